@@ -1,0 +1,238 @@
+"""Arrays -> what a page shows: looping films, strips, heat maps over frames, and charts. Knows no page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from plotly.subplots import make_subplots
+
+from vidvla.look import HeatMap, LayerMass
+from vidvla.service import Quality
+from vidvla.types import Rollout
+from vidvla.worlds.base import ActionSpec, Frame
+
+SIDE = 384
+"""Side of films and pictures on the page, pixels."""
+SLOWDOWN = 2
+"""Films play this many times slower than the robot moves."""
+HOLD = 6
+"""Ticks that a film rests on its last frame before it loops."""
+
+COLOURS = ("#3b82f6", "#f97316", "#8b5cf6", "#10b981", "#ec4899", "#eab308", "#06b6d4", "#ef4444")
+"""One a family, in the order of the columns; the ninth starts over."""
+TRUE_COLOUR = "#8b94a3"
+INK, GRID = "#8b94a3", "rgba(139,148,163,0.18)"
+"""Text and lines of charts, readable on light and dark pages."""
+HEAT: NDArray[np.float32] = np.asarray(
+    [(13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)], np.float32
+)
+"""Anchors of matplotlib's plasma, low to high."""
+
+
+def enlarge(frame: Frame, side: int = SIDE) -> Frame:
+    """A square frame at ``side`` pixels (Lanczos)."""
+    if frame.shape[0] == side:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def nearest(times: Sequence[int], moment: int) -> int:
+    """Index of the time that is closest to ``moment``; the earlier of two."""
+    return min(range(len(times)), key=lambda i: (abs(times[i] - moment), times[i]))
+
+
+def shorten(rollout: Rollout, horizon: int) -> int:
+    """How many of a rollout's frames lie within ``horizon`` control steps; at least its first."""
+    return max(sum(t <= horizon for t in rollout.times), 1)
+
+
+def timeline(first: Frame, rollout: Rollout, horizon: int) -> list[Frame]:
+    """One frame a control step, 0 to ``horizon``: the given one, then each predicted one until the next."""
+    count = shorten(rollout, horizon)
+    shown = [first]
+    for tick in range(1, horizon + 1):
+        known = [f for f, t in zip(rollout.frames[:count], rollout.times[:count], strict=True) if t <= tick]
+        shown.append(known[-1] if known else first)
+    if rollout.times[0] > horizon:
+        shown[-1] = rollout.frames[0]
+    return shown
+
+
+def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOLD) -> bytes:
+    """A film as mp4 (H.264, yuv420p: what browsers play), one frame a control step, slowed down.
+
+    Args:
+        frames: square frames of any sizes, (H, W, 3) uint8 each.
+        steps_per_second: control steps a second of the world.
+        hold: how often the last frame is repeated.
+    """
+    buffer = io.BytesIO()
+    rate = Fraction(steps_per_second / SLOWDOWN).limit_denominator(1000)
+    with av.open(buffer, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.thread_count = 1
+        for frame in [*frames, *[frames[-1]] * hold]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def strip(rows: Sequence[Sequence[Frame]], side: int = 112, gap: int = 4) -> Frame:
+    """Rows of frames in one picture with see-through gaps, (H, W, 4) uint8; all rows equally long."""
+    height, width = (len(rows) * (side + gap) - gap), (len(rows[0]) * (side + gap) - gap)
+    sheet = np.zeros((height, width, 4), np.uint8)
+    for r, row in enumerate(rows):
+        for c, frame in enumerate(row):
+            top, left = r * (side + gap), c * (side + gap)
+            sheet[top : top + side, left : left + side, :3] = enlarge(frame, side)
+            sheet[top : top + side, left : left + side, 3] = 255
+    return sheet
+
+
+def most_changed(before: Frame, after: Frame, cells: int = 16) -> tuple[float, float]:
+    """(row, column) in [0, 1] of the place where two frames differ the most: what moved."""
+    change = np.abs(enlarge(after, 128).astype(np.float32) - enlarge(before, 128).astype(np.float32)).mean(
+        axis=2
+    )
+    blocks = change.reshape(cells, 128 // cells, cells, 128 // cells).mean(axis=(1, 3))
+    row, column = np.unravel_index(int(blocks.argmax()), blocks.shape)
+    return (float(row) + 0.5) / cells, (float(column) + 0.5) / cells
+
+
+def mark(frame: Frame, place: tuple[float, float]) -> Frame:
+    """The frame, enlarged, with a ring around a place (row, column) in [0, 1]."""
+    image = Image.fromarray(enlarge(frame))
+    draw = ImageDraw.Draw(image)
+    y, x = place[0] * SIDE, place[1] * SIDE
+    for radius, colour, width in ((17, (0, 0, 0), 7), (16, (255, 255, 255), 4)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=colour, width=width)
+    return np.asarray(image)
+
+
+def overlay(frame: Frame, heat: HeatMap) -> Frame:
+    """A heat map over a frame, enlarged: bilinear, smallest value see-through, largest one bright."""
+    span = float(heat.max() - heat.min())
+    level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+    smooth = Image.fromarray(level.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    values = np.clip(np.asarray(smooth), 0, 1)
+    anchors = np.linspace(0, 1, len(HEAT))
+    colours = np.stack([np.interp(values, anchors, HEAT[:, c]) for c in range(3)], axis=2)
+    grey = enlarge(frame).mean(axis=2, keepdims=True)
+    weight = (0.25 + 0.6 * values)[:, :, None]
+    return np.round(grey * (1 - weight) + colours * weight).clip(0, 255).astype(np.uint8)
+
+
+def _plain(figure: go.Figure, height: int, legend: bool = False) -> go.Figure:
+    """House style of every chart: see-through, quiet lines, no dragging."""
+    figure.update_layout(
+        height=height, margin={"l": 34, "r": 8, "t": 22, "b": 30}, dragmode=False, showlegend=legend,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 11, "color": INK},
+        hoverlabel={"font": {"size": 11}}, template=None,
+        legend={"orientation": "h", "x": 0, "y": -0.22, "font": {"size": 11}},
+    )  # fmt: skip
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
+    return figure
+
+
+def _captions(figure: go.Figure) -> None:
+    figure.update_annotations(font={"size": 11, "color": INK}, yshift=2)
+
+
+def actions_figure(
+    spec: ActionSpec,
+    steps_per_second: float,
+    curves: Sequence[tuple[str, str, NDArray[np.float32]]],
+    truth: NDArray[np.float32] | None = None,
+) -> go.Figure:
+    """Small charts, one an axis of the action in its unit, over time; an action is held for a control step.
+
+    Args:
+        curves: (name, colour, (N, A) actions) to draw solid.
+        truth: the expert's (N, A), dashed.
+    """
+    columns = 2 if len(spec) > 1 else 1
+    lines = -(-len(spec) // columns)
+    titles = [f"<b>{name}</b>  {unit}" for name, unit in zip(spec.names, spec.units, strict=True)]
+    figure = make_subplots(
+        lines, columns, subplot_titles=titles, horizontal_spacing=0.13, vertical_spacing=0.3 / lines
+    )
+    drawn = [(name, {"color": colour, "width": 2}, values) for name, colour, values in curves]
+    if truth is not None:
+        drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "width": 2, "dash": "dot"}, truth))
+    for axis in range(len(spec)):
+        row, column = axis // columns + 1, axis % columns + 1
+        for name, line, values in drawn:
+            held = np.append(values[:, axis], values[-1:, axis])
+            seconds = np.arange(len(held)) / steps_per_second
+            figure.add_scatter(
+                x=seconds.round(4).tolist(), y=held.astype(float).round(3).tolist(), name=name, line=line,
+                mode="lines", line_shape="hv", row=row, col=column,
+                hovertemplate=f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
+            )  # fmt: skip
+        margin = 0.08 * (spec.high[axis] - spec.low[axis])
+        figure.update_yaxes(
+            range=[spec.low[axis] - margin, spec.high[axis] + margin], nticks=3, row=row, col=column
+        )
+        if row == lines:
+            figure.update_xaxes(title={"text": "seconds", "standoff": 2}, row=row, col=column)
+    _plain(figure, 60 + 105 * lines)
+    _captions(figure)
+    return figure
+
+
+def quality_figure(quality: Quality, colour: str, steps_per_second: float) -> go.Figure:
+    """PSNR and SSIM of each predicted frame, with copying the first frame dashed beside it."""
+    figure = make_subplots(1, 2, subplot_titles=["<b>PSNR</b>  dB", "<b>SSIM</b>"], horizontal_spacing=0.13)
+    seconds = [round(t / steps_per_second, 4) for t in quality.times]
+    rows = ((quality.psnr, quality.psnr_copy), (quality.ssim, quality.ssim_copy))
+    for column, (own, copied) in enumerate(rows, 1):
+        pairs = (
+            ("copying the first frame", copied, {"color": TRUE_COLOUR, "dash": "dot"}),
+            ("prediction", own, {"color": colour}),
+        )
+        for name, values, line in pairs:
+            finite = [round(v, 3) if np.isfinite(v) else None for v in values]
+            figure.add_scatter(
+                x=seconds, y=finite, name=name, line={"width": 2, **line}, mode="lines+markers", marker={"size": 5},
+                row=1, col=column, hovertemplate=f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
+            )  # fmt: skip
+        figure.update_xaxes(title={"text": "seconds", "standoff": 2}, rangemode="tozero", row=1, col=column)
+    figure.update_yaxes(nticks=4)
+    _plain(figure, 170)
+    _captions(figure)
+    return figure
+
+
+SHARES = (("own frame", "#3b82f6"), ("other frames", "#10b981"), ("text", "#f59e0b"), ("actions", "#8b5cf6"))
+
+
+def mass_figure(masses: Sequence[LayerMass]) -> go.Figure:
+    """How each layer's future-frame tokens share their attention out: one bar a layer."""
+    figure = go.Figure()
+    values = ([m.within for m in masses], [m.across for m in masses], [m.text for m in masses],
+              [m.actions for m in masses])  # fmt: skip
+    names = [m.layer for m in masses]
+    for (share, colour), row in zip(SHARES, values, strict=True):
+        if max(row) < 1e-6:
+            continue
+        figure.add_bar(
+            y=names, x=[round(100 * v, 2) for v in row], name=share, orientation="h", marker={"color": colour},
+            hovertemplate=f"%{{x:.1f}} % on {share}<extra>%{{y}}</extra>",
+        )  # fmt: skip
+    figure.update_layout(barmode="stack", bargap=0.35)
+    _plain(figure, 78 + 19 * len(masses), legend=True)
+    figure.update_layout(margin={"l": 70, "r": 8, "t": 4, "b": 58})
+    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"})
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(range=[0, 100], ticksuffix=" %", nticks=5)
+    return figure

@@ -1,0 +1,340 @@
+"""One family's column: its components, and what they show of an answer. Built from flags, not names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from gradio.utils import get_upload_folder
+
+from app import show, words
+from app.session import Answer, execute, failure
+from vidvla.look import finest_layers, future_frames, look_from, mass_by_layer, word_map
+from vidvla.service import FamilyInfo, Service
+from vidvla.types import Attention
+from vidvla.worlds.base import Frame
+
+Updates = dict[Any, Any]
+"""Component -> its new value or properties: what an event handler returns."""
+Place = tuple[float, float]
+ALL = -1
+"""The choice of the finest layers, or of all heads, on average."""
+NO_SCENE = "Execute needs a simulated scene as the source."
+
+
+@dataclass(frozen=True)
+class Card:
+    """The components of one family's column; those that its flags rule out stay hidden."""
+
+    info: FamilyInfo
+    colour: str
+    answer: gr.State
+    place: gr.State
+    column: gr.Column
+    status: gr.HTML
+    body: gr.Column
+    film: gr.Video
+    live: gr.Image
+    executed: gr.Video
+    run: gr.Button
+    verdict: gr.HTML
+    figures: gr.HTML
+    pair: gr.Column
+    caption: gr.HTML
+    frame: gr.Image
+    true_frame: gr.Image
+    acting: gr.Column
+    actions: gr.Plot
+    looking: gr.Column
+    word: gr.Radio
+    place_map: gr.Image
+    word_map: gr.Image
+    layer: gr.Dropdown
+    head: gr.Dropdown
+    masses: gr.Plot
+    against: gr.Accordion
+    strip: gr.Image
+    quality: gr.Plot
+
+
+def picture(label: str, classes: str = "", **more: Any) -> gr.Image:
+    """A still that people look at."""
+    return gr.Image(
+        label=label, interactive=False, buttons=[], elem_classes=f"vv-picture {classes}", min_width=60, **more
+    )
+
+
+def video(label: str, classes: str = "", **more: Any) -> gr.Video:
+    """A film that plays by itself, over and over."""
+    return gr.Video(
+        label=label, autoplay=True, loop=True, interactive=False, buttons=[], min_width=60,
+        elem_classes=f"vv-film {classes}", **more,
+    )  # fmt: skip
+
+
+def build_card(info: FamilyInfo, colour: str) -> Card:
+    """Lay the column out; ``wire_card`` brings it to life."""
+    parts: Updates = {"info": info, "colour": colour, "answer": gr.State(None), "place": gr.State(None)}
+    hidden: Any = {"visible": False}
+    shown = info.problem is None
+    with gr.Column(elem_classes="vv-card", visible=shown, elem_id=f"card-{info.name}") as parts["column"]:
+        gr.HTML(words.family_head(info, colour))
+        parts["status"] = gr.HTML("", elem_classes="vv-status")
+        with gr.Column(elem_classes="vv-body", **hidden) as parts["body"]:
+            with gr.Row(elem_classes="vv-pair"):
+                parts["film"] = video("Imagined", "vv-synced", **hidden)
+                parts["live"] = picture("Executing", **hidden)
+                parts["executed"] = video("Executed", **hidden)
+            parts["figures"] = gr.HTML()
+            parts["run"] = gr.Button("Execute in the simulator", size="sm", elem_classes="vv-run", **hidden)
+            parts["verdict"] = gr.HTML()
+            with gr.Column(elem_classes="vv-section", **hidden) as parts["pair"]:
+                parts["caption"] = gr.HTML()
+                with gr.Row(elem_classes="vv-pair"):
+                    parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
+                    parts["true_frame"] = picture("True", **hidden)
+            with gr.Column(elem_classes="vv-section", **hidden) as parts["acting"]:
+                gr.HTML(words.heading("Actions", "solid: predicted, dotted: expert"))
+                parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
+            parts |= _looking()
+            with gr.Accordion("Against the truth", open=False, **hidden) as parts["against"]:
+                parts["strip"] = gr.Image(
+                    show_label=False, interactive=False, buttons=[], container=False, image_mode="RGBA", format="png",
+                    elem_classes="vv-strip",
+                )  # fmt: skip
+                parts["quality"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
+    return Card(**parts)
+
+
+def _looking() -> Updates:
+    parts: Updates = {}
+    with gr.Column(elem_classes="vv-section", visible=False) as parts["looking"]:
+        gr.HTML(words.heading("Attention", "over the first frame"))
+        parts["word"] = gr.Radio([], label="Word", show_label=False, container=False, elem_classes="vv-chips")
+        with gr.Row(elem_classes="vv-pair"):
+            parts["place_map"] = picture("The ring looks at", "vv-looks")
+            parts["word_map"] = picture("Looks at the word")
+        with gr.Accordion("Layers and heads", open=False):
+            with gr.Row():
+                parts["layer"] = gr.Dropdown([("finest, mean", ALL)], value=ALL, label="Layer", min_width=80)
+                parts["head"] = gr.Dropdown([("all, mean", ALL)], value=ALL, label="Head", min_width=80)
+            gr.HTML(words.heading("Where the film's tokens look", "share by layer"))
+            parts["masses"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
+    return parts
+
+
+# what the components show
+
+
+def save_film(frames: list[Frame], steps_per_second: float) -> str:
+    """A film as a file in the page's cache, which cleans itself; equal films share one file."""
+    return save_bytes_to_cache(show.film_bytes(frames, steps_per_second), "film.mp4", get_upload_folder())
+
+
+def show_hidden(card: Card) -> Updates:
+    """A family that is not asked this time: nothing of it stays."""
+    return {card.column: gr.update(visible=False), card.answer: None}
+
+
+def show_waiting(card: Card) -> Updates:
+    """A family whose turn comes; what it showed before stays until then, dimmed."""
+    return {card.column: gr.update(visible=True), card.status: words.busy("waiting for its turn")}
+
+
+def show_failure(card: Card, sentence: str) -> Updates:
+    """A family that could not answer."""
+    return {card.status: words.message(sentence), card.body: gr.update(visible=False), card.answer: None}
+
+
+def show_answer(card: Card, service: Service, answer: Answer, horizon: int, moment: int) -> Updates:
+    """Everything of a fresh answer."""
+    attention, can_run = answer.rollout.attention, card.info.acts and answer.start.scene is not None
+    no_run = "" if can_run or not card.info.acts else words.message(NO_SCENE, "quiet")
+    return {
+        card.answer: answer,
+        card.place: None,
+        card.status: words.messages(answer.rollout.notes, "note"),
+        card.body: gr.update(visible=True),
+        card.figures: _figures(answer),
+        card.live: gr.update(value=None, visible=False),
+        card.executed: gr.update(value=None, visible=False),
+        card.run: gr.update(visible=can_run, interactive=can_run),
+        card.verdict: no_run,
+        **show_horizon(card, service, answer, horizon),
+        **_choices(card, attention),
+        **show_moment(card, service, answer, moment, None, None, ALL, ALL),
+    }
+
+
+def _figures(answer: Answer) -> str:
+    rollout, rows = answer.rollout, []
+    rows.append((words.seconds(rollout.seconds["total"]), "to answer", words.time_parts(rollout)))
+    rows.append((words.count(answer.parameters), "weights", ""))
+    if answer.quality is not None and answer.quality.times:
+        own, copied = np.mean(answer.quality.psnr), np.mean(answer.quality.psnr_copy)
+        rows.append((f"{own:.1f} dB", "PSNR", f"copying the first frame {copied:.1f}"))
+    return words.figures(rows)
+
+
+def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
+    """Film, actions and comparison, up to ``horizon`` control steps."""
+    rollout, start, rate = answer.rollout, answer.start, service.steps_per_second
+    updates: Updates = {card.film: gr.update(visible=False), card.acting: gr.update(visible=False)}
+    updates |= {card.against: gr.update(visible=False)}
+    if len(rollout.frames):
+        film = save_film(show.timeline(start.frame, rollout, horizon), rate)
+        updates[card.film] = gr.update(value=film, visible=True)
+    if rollout.actions is not None:
+        expert = None if start.truth is None or start.truth.actions is None else start.truth.actions[:horizon]
+        curves = [(card.info.title, card.colour, rollout.actions[:horizon])]
+        updates[card.acting] = gr.update(visible=True)
+        updates[card.actions] = show.actions_figure(service.action_spec, rate, curves, expert)
+    if answer.quality is not None and answer.quality.times and start.truth is not None:
+        true = dict(zip(start.truth.times, start.truth.frames, strict=True))
+        own = dict(zip(rollout.times, rollout.frames, strict=True))
+        shown = [t for t in answer.quality.times if t <= horizon] or list(answer.quality.times[:1])
+        picked = [shown[i] for i in sorted({round(i) for i in np.linspace(0, len(shown) - 1, 4)})]
+        updates[card.against] = gr.update(visible=True)
+        updates[card.strip] = show.strip([[true[t] for t in picked], [own[t] for t in picked]])
+        updates[card.quality] = show.quality_figure(answer.quality, card.colour, rate)
+    return updates
+
+
+def _words(attention: Attention) -> list[tuple[str, int]]:
+    """Chips for the instruction's own tokens; markers such as [CLS] are left out."""
+    chips = [
+        (w.removeprefix("##"), i)
+        for i, w in enumerate(attention.words)
+        if not re.fullmatch(r"[\[(<].*[\])>]", w)
+    ]
+    return chips or [(w, i) for i, w in enumerate(attention.words)]
+
+
+def _choices(card: Card, attention: Attention | None) -> Updates:
+    """The words, layers and heads that an answer's attention offers, and its bars."""
+    if attention is None:
+        return {card.looking: gr.update(visible=False)}
+    chips = _words(attention)
+    layers = [("finest, mean", ALL), *((name, i) for i, name in enumerate(attention.layers))]
+    bars = show.mass_figure(mass_by_layer(attention)) if future_frames(attention) else None
+    return {
+        card.looking: gr.update(visible=True),
+        card.word: gr.update(choices=chips, value=chips[-1][1]),
+        card.layer: gr.update(choices=layers, value=ALL),
+        card.head: gr.update(choices=head_choices(attention, ALL), value=ALL),
+        card.masses: gr.update(value=bars, visible=bars is not None),
+    }
+
+
+def head_choices(attention: Attention, layer: int) -> list[tuple[str, int]]:
+    layers = finest_layers(attention) if layer == ALL else (layer,)
+    count = min(len(attention.maps[i]) for i in layers)
+    return [("all, mean", ALL), *((f"head {i + 1}", i) for i in range(count))]
+
+
+def show_moment(
+    card: Card,
+    service: Service,
+    answer: Answer,
+    moment: int,
+    place: Place | None,
+    word: int | None,
+    layer: int,
+    head: int,
+) -> Updates:
+    """The predicted frame closest to a control step, the true one at the same time, and what attends to what."""
+    rollout, start = answer.rollout, answer.start
+    if not len(rollout.frames):
+        return {
+            card.pair: gr.update(visible=False),
+            **show_looks(card, answer, 0, (0.5, 0.5), word, layer, head),
+        }
+    index = show.nearest(rollout.times, moment)
+    time, frame = rollout.times[index], rollout.frames[index]
+    place = place or show.most_changed(start.frame, frame)
+    true = (
+        None
+        if start.truth is None
+        else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)
+    )
+    attends = rollout.attention is not None and future_frames(rollout.attention) > 0
+    caption = words.moment(time, service.steps_per_second)
+    hint = "click a place to see where it looks" if attends else ""
+    return {
+        card.pair: gr.update(visible=True),
+        card.caption: words.heading(caption.capitalize(), hint),
+        card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
+        card.true_frame: gr.update(
+            value=None if true is None else show.enlarge(true), visible=true is not None
+        ),
+        **show_looks(card, answer, index, place, word, layer, head),
+    }
+
+
+def attention_frame(answer: Answer, index: int) -> int:
+    """Number (1 to K) of the attention's frame that covers frame ``index`` of the film.
+
+    A family may fill frames in between those that its attention saw; these are spread evenly over the film.
+    """
+    assert answer.rollout.attention is not None
+    count, times = future_frames(answer.rollout.attention), answer.rollout.times
+    return min(max(-(-times[index] * count // times[-1]), 1), count)
+
+
+def show_looks(
+    card: Card, answer: Answer, index: int, place: Place, word: int | None, layer: int, head: int
+) -> Updates:
+    """The two heat maps over the first frame."""
+    attention, first = answer.rollout.attention, answer.start.frame
+    if attention is None:
+        return {}
+    word = _words(attention)[-1][1] if word is None or not 0 <= word < len(attention.words) else word
+    one_layer, one_head = (None if layer == ALL else layer), (None if head == ALL else head)
+    said = attention.words[word].removeprefix("##")
+    heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))
+    updates = {
+        card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
+        card.place_map: gr.update(visible=False),
+    }
+    if future_frames(attention) and len(answer.rollout.frames):
+        looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
+        updates[card.place_map] = gr.update(value=show.overlay(first, looks), visible=True)
+    return updates
+
+
+# executing
+
+
+def show_execution(card: Card, service: Service, answer: Answer | None, steps: int) -> Iterator[Updates]:
+    """Stream a closed loop: picture by picture while it runs, then its film and how it ended."""
+    yield {
+        card.run: gr.update(interactive=False),
+        card.verdict: words.busy("looking at the scene"),
+        card.executed: gr.update(value=None, visible=False),
+        card.live: gr.update(
+            value=None if answer is None else show.enlarge(answer.start.frame), visible=True
+        ),
+    }
+    rate, shown, now = service.steps_per_second, 1, None
+    try:
+        for now in execute(service, answer, steps):
+            for frame in now.frames[shown::2]:
+                yield {card.live: show.enlarge(frame)}
+            shown = len(now.frames)
+            yield {card.live: show.enlarge(now.frames[-1]), card.verdict: words.execution(now, rate, steps)}
+    except Exception as error:  # the border of the page, as in session.ask
+        said = words.message(failure(error, card.info.title))
+        yield {card.live: gr.update(visible=False), card.verdict: said, card.run: gr.update(interactive=True)}
+        return
+    assert now is not None
+    yield {
+        card.live: gr.update(visible=False),
+        card.executed: gr.update(value=save_film(list(now.frames), rate * show.SLOWDOWN), visible=True),
+        card.verdict: words.execution(now, rate, steps),
+        card.run: gr.update(interactive=True, value="Execute again"),
+    }

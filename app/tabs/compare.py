@@ -1,0 +1,245 @@
+"""Compare: one question, several families side by side, the simulator's truth beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import session, show, words
+from app.session import Answer, Form, Start
+from app.tabs import card as cards
+from app.tabs.card import Card, Updates
+from app.tabs.panel import Panel, build_panel, wire_panel
+from vidvla.eval.rollouts import EPISODE_STEPS
+from vidvla.service import HORIZON, Service
+
+MODELS = "models"
+"""Events that ask families share this queue."""
+NO_TRUTH = "Nobody knows what happens next in an uploaded picture: there is no truth to compare with."
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The simulator's own column."""
+
+    start: gr.State
+    column: gr.Column
+    status: gr.HTML
+    film: gr.Video
+    pair: gr.Column
+    caption: gr.HTML
+    first: gr.Image
+    frame: gr.Image
+
+
+def _build_truth() -> Truth:
+    parts: Updates = {"start": gr.State(None)}
+    with gr.Column(elem_classes="vv-card", elem_id="card-truth") as parts["column"]:
+        gr.HTML(
+            words.head(
+                "Truth", "What the simulator's scripted expert does from the same frame.", show.TRUE_COLOUR
+            )
+        )
+        parts["status"] = gr.HTML("", elem_classes="vv-status")
+        parts["film"] = cards.video("True", "vv-synced", visible=False)
+        with gr.Column(elem_classes="vv-section", visible=False) as parts["pair"]:
+            parts["caption"] = gr.HTML()
+            with gr.Row(elem_classes="vv-pair"):
+                parts["first"] = cards.picture("First frame")
+                parts["frame"] = cards.picture("True")
+    return Truth(**parts)
+
+
+# what the truth's column shows
+
+
+def show_truth(truth: Truth, service: Service, start: Start, horizon: int, moment: int) -> Updates:
+    """The expert's film, or why there is none."""
+    updates: Updates = {truth.start: start, **show_true_moment(truth, service, start, moment)}
+    if start.truth is None:
+        return {
+            **updates,
+            truth.status: words.message(NO_TRUTH, "quiet"),
+            truth.film: gr.update(visible=False),
+        }
+    film = cards.save_film(show.timeline(start.frame, start.truth, horizon), service.steps_per_second)
+    return {**updates, truth.status: "", truth.film: gr.update(value=film, visible=True)}
+
+
+def show_true_moment(truth: Truth, service: Service, start: Start, moment: int) -> Updates:
+    """The first frame, and the true one at a control step."""
+    updates: Updates = {truth.pair: gr.update(visible=True), truth.first: show.enlarge(start.frame)}
+    if start.truth is None:
+        return updates | {truth.caption: "", truth.frame: gr.update(visible=False)}
+    index = show.nearest(start.truth.times, moment)
+    caption = words.moment(start.truth.times[index], service.steps_per_second).capitalize()
+    still = gr.update(value=show.enlarge(start.truth.frames[index]), visible=True)
+    return updates | {truth.caption: words.heading(caption), truth.frame: still}
+
+
+# the tab
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The tab's components, and its handlers over them."""
+
+    service: Service
+    panel: Panel
+    moment: gr.Slider
+    truth: Truth
+    cards: dict[str, Card]
+    episode_steps: int
+
+    def predict(
+        self, progress: session.Progress, moment: int, horizon: int, *values: Any
+    ) -> Iterator[Updates]:
+        """Ask the chosen families, showing each as it answers. Bad input touches nothing but the message."""
+        panel, service, done = self.panel, self.service, False
+        yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
+        try:
+            for event in session.ask(service, Form(*values), progress):
+                match event:
+                    case session.Begun(start, chosen):
+                        yield self._begin(start, chosen, horizon, moment)
+                    case session.Asked(name):
+                        yield {self.cards[name].status: words.busy("thinking")}
+                    case session.Answer():
+                        yield cards.show_answer(self.cards[event.family], service, event, horizon, moment)
+                    case session.Failed(name, sentence):
+                        yield cards.show_failure(self.cards[name], sentence)
+            done = True
+        except (
+            Exception
+        ) as error:  # the border of the page: what went wrong is one sentence beside the button
+            yield {panel.message: words.message(session.failure(error, "The prediction"))}
+        finally_shown: Updates = {panel.predict: gr.update(interactive=True, value="Predict")}
+        yield finally_shown | ({panel.message: ""} if done else {})
+
+    def _begin(self, start: Start, chosen: tuple[str, ...], horizon: int, moment: int) -> Updates:
+        updates = show_truth(self.truth, self.service, start, horizon, moment)
+        updates[self.moment] = gr.update(visible=True, maximum=horizon)
+        for name, card in self.cards.items():
+            updates |= cards.show_waiting(card) if name in chosen else cards.show_hidden(card)
+        return updates
+
+    def change_horizon(
+        self, horizon: int, moment: int, start: Start | None, *answers: Answer | None
+    ) -> Updates:
+        """Show more or less of what was predicted."""
+        updates: Updates = {self.moment: gr.update(maximum=horizon, value=min(moment, horizon))}
+        if start is not None:
+            updates |= show_truth(self.truth, self.service, start, horizon, min(moment, horizon))
+        for card, answer in zip(self.cards.values(), answers, strict=True):
+            if answer is not None:
+                updates |= cards.show_horizon(card, self.service, answer, horizon)
+        return updates
+
+    def change_moment(self, moment: int, start: Start | None, *rest: Any) -> Updates:
+        """Show another moment in every column; ``rest`` is (answer, place, word, layer, head) a column."""
+        updates: Updates = {}
+        if start is not None:
+            updates |= show_true_moment(self.truth, self.service, start, moment)
+        for index, card in enumerate(self.cards.values()):
+            answer, place, word, layer, head = rest[5 * index : 5 * index + 5]
+            if answer is not None:
+                updates |= cards.show_moment(card, self.service, answer, moment, place, word, layer, head)
+        return updates
+
+
+def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
+    """Lay out the tab inside the current blocks and wire it; ``episode_steps`` limits Execute."""
+    infos = service.families()
+    with gr.Row(elem_id="vv-workspace"):
+        panel = build_panel(service)
+        with gr.Column(elem_id="vv-stage"):
+            moment = gr.Slider(
+                1, HORIZON, HORIZON, step=1, label="Moment", info="control step to look at in every column",
+                visible=False, elem_id="vv-moment",
+            )  # fmt: skip
+            with gr.Row(elem_id="vv-cards"):
+                truth = _build_truth()
+                built = {
+                    info.name: cards.build_card(info, show.COLOURS[index % len(show.COLOURS)])
+                    for index, info in enumerate(infos)
+                }
+    tab = Compare(service, panel, moment, truth, built, episode_steps)
+    wire_panel(panel, service)
+    _wire_stage(tab)
+
+
+def _wire_stage(tab: Compare) -> None:
+    panel, truth, built = tab.panel, tab.truth, list(tab.cards.values())
+
+    def predict(*values: Any, progress: gr.Progress = gr.Progress()) -> Iterator[Updates]:  # noqa: B008
+        yield from tab.predict(lambda share, what: progress(share, desc=what), *values)
+
+    runs = [_wire_card(tab, card) for card in built]
+    outputs = [
+        panel.message,
+        panel.predict,
+        tab.moment,
+        *_components(truth),
+        *(c for k in built for c in _components(k)),
+    ]
+    gr.on(
+        [panel.predict.click, panel.instruction.submit], predict, [tab.moment, panel.horizon, *panel.form()], outputs,
+        concurrency_id=MODELS, concurrency_limit=2, show_progress="full", show_progress_on=panel.progress,
+        api_name="predict", cancels=runs,
+    )  # fmt: skip
+    quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+    answers = [card.answer for card in built]
+    shown = [tab.moment, *_components(truth), *(c for k in built for c in _components(k))]
+    panel.horizon.release(
+        tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet
+    )
+    looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
+    tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
+
+
+def _wire_card(tab: Compare, card: Card) -> Any:
+    """The column's own events; returns the one that executes."""
+    service = tab.service
+
+    def look(answer: Answer | None, moment: int, place: Any, word: Any, layer: int, head: int) -> Updates:
+        return (
+            {}
+            if answer is None
+            else cards.show_moment(card, service, answer, moment, place, word, layer, head)
+        )
+
+    def click(*values: Any, event: gr.SelectData) -> Updates:
+        x, y = event.index
+        place = (min(max(y / show.SIDE, 0.0), 1.0), min(max(x / show.SIDE, 0.0), 1.0))
+        return {card.place: place} | look(*values[:2], place, *values[3:])
+
+    def pick_layer(*values: Any) -> Updates:
+        answer, layer = values[0], values[4]
+        if answer is None or answer.rollout.attention is None:
+            return {}
+        heads = cards.head_choices(answer.rollout.attention, layer)
+        return {card.head: gr.update(choices=heads, value=cards.ALL)} | look(*values[:5], cards.ALL)
+
+    quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
+    inputs = [card.answer, tab.moment, card.place, card.word, card.layer, card.head]
+    shown = _components(card)
+    if card.info.attends:
+        card.frame.select(click, inputs, shown, **quiet)
+        gr.on([card.word.input, card.head.input], look, inputs, shown, **quiet)
+        card.layer.input(pick_layer, inputs, shown, **quiet)
+
+    def run(answer: Answer | None) -> Iterator[Updates]:
+        yield from cards.show_execution(card, service, answer, tab.episode_steps)
+
+    return card.run.click(
+        run, card.answer, [card.run, card.verdict, card.live, card.executed], concurrency_id=MODELS,
+        concurrency_limit=2, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
+
+
+def _components(parts: Any) -> list[Any]:
+    """The Gradio components among a dataclass's fields."""
+    return [value for value in vars(parts).values() if isinstance(value, gr.blocks.Block)]

@@ -1,0 +1,152 @@
+"""Models: what each family is, what it was trained with, and what was measured of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import show, words
+from vidvla.checkpoint import ASSETS
+from vidvla.service import HORIZON, FamilyInfo, Service
+
+BENCHMARKS = ASSETS / "benchmarks"
+LIMITS = (
+    "All families know one simulated arm (Meta-World's Sawyer), one camera, and {count} tasks; "
+    "a film covers {steps} control steps, one second.",
+    "Instructions are English; a phrasing far from those trained on may be read as another task.",
+    "Films of another robot, room or camera are outside of what was learned, and the page says so.",
+)
+NOTHING_MEASURED = "Nothing is measured of this family yet."
+
+log = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of every figure file in ``folder``; a damaged file is left out, and the log says so."""
+    rows: list[Row] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))["rows"]
+            rows += [row for row in found if {"family", "task", "metric", "value", "unit", "n"} <= set(row)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s holds no figures: %s", path, error)
+    return rows
+
+
+def value_text(row: Row) -> str:
+    """A figure with its unit: 51 %, 21.3 dB."""
+    if row["unit"] == "share":
+        return f"{100 * row['value']:.0f} %"
+    unit = "" if row["unit"] in ("1", "count") else f" {row['unit']}"
+    return f"{row['value']:.3g}{unit}"
+
+
+def interval_text(row: Row) -> str:
+    """A figure's 95 % interval, and how many trials are behind it."""
+    trials = f"n = {row['n']}"
+    if row.get("low") is None or row.get("high") is None:
+        return trials
+    low, high = (value_text({**row, "value": row[end]}) for end in ("low", "high"))
+    return f"{low} to {high}, {trials}"
+
+
+def summary_rows(rows: list[Row], family: str) -> Iterator[tuple[str, str, str]]:
+    """(what, figure, interval) of a family over all tasks; of a film's frames only the last, beside copying."""
+    own = {row["metric"]: row for row in rows if row["family"] == family and row["task"] == "all"}
+    last = max((int(m[1]) for name in own if (m := re.fullmatch(r"(?:psnr|ssim)_t(\d+)", name))), default=0)
+    for name, row in own.items():
+        frame = re.fullmatch(r"(psnr|ssim)(_copy)?_t(\d+)|time_t\d+", name)
+        if frame is None:
+            yield name.replace("_", " ").capitalize(), value_text(row), interval_text(row)
+        elif frame[1] and not frame[2] and int(frame[3]) == last:
+            copied = own.get(f"{frame[1]}_copy_t{last}")
+            beside = "" if copied is None else f"; copying the first frame {value_text(copied)}"
+            yield f"{frame[1].upper()} of the last frame", value_text(row), interval_text(row) + beside
+
+
+def task_rows(rows: list[Row], family: str) -> list[tuple[str, str, str]]:
+    """(task, success, interval) of a family."""
+    own = [r for r in rows if r["family"] == family and r["metric"] == "success" and r["task"] != "all"]
+    return [(row["task"], value_text(row), interval_text(row)) for row in own]
+
+
+def training(trained: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(phase, how long and on what) of every training record inside ``trained``, however it is nested."""
+    if "phase" in trained and isinstance(trained.get("train"), dict):
+        plan, spent = trained["train"], trained.get("seconds")
+        text = f"{plan.get('steps', '?')} steps of {plan.get('batch', '?')} samples"
+        if isinstance(spent, int | float):
+            text += f", {spent / 60:.0f} min on {trained.get('threads', '?')} CPU threads"
+        yield str(trained["phase"]), text
+        return
+    for value in trained.values():
+        if isinstance(value, dict):
+            yield from training(value)
+
+
+def abilities(info: FamilyInfo) -> str:
+    """What a family gives, as chips."""
+    given = (("film", info.films), ("actions", info.acts), ("attention", info.attends))
+    return "".join(f'<span class="vv-{"can" if able else "cannot"}">{name}</span>' for name, able in given)
+
+
+def limits(info: FamilyInfo) -> list[str]:
+    """What a family cannot do, from its flags."""
+    found = [] if info.films else ["It predicts no film, so it cannot be compared frame by frame."]
+    found += [] if info.acts else ["It predicts no actions, so it cannot be executed."]
+    return found + ([] if info.attends else ["It has no attention to look at."])
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{cells}</table>"
+
+
+def card(service: Service, info: FamilyInfo, rows: list[Row], colour: str) -> str:
+    """One family's card."""
+    parts = [words.family_head(info, colour), f'<p class="vv-by">{escape(info.source)}</p>']
+    parts.append(f'<div class="vv-abilities">{abilities(info)}</div>')
+    try:
+        weights = words.count(service.parameters(info.name))
+    except ValueError as error:
+        weights = ""
+        parts.append(words.message(f"{info.title}: {error}.", "note"))
+    facts = [("Weights", weights)] if weights else []
+    facts += list(training(info.trained))
+    if facts:
+        parts.append("<h4>Size and training</h4>" + _table([tuple(fact) for fact in facts]))
+    measured = list(summary_rows(rows, info.name))
+    parts.append("<h4>Measured on held-out scenes</h4>")
+    parts.append(_table(list(measured)) if measured else words.message(NOTHING_MEASURED, "quiet"))
+    by_task = task_rows(rows, info.name)
+    if by_task:
+        parts.append(f"<details><summary>Success by task</summary>{_table(list(by_task))}</details>")
+    if found := limits(info):
+        parts.append("<h4>Limits</h4><ul>" + "".join(f"<li>{escape(text)}</li>" for text in found) + "</ul>")
+    return f'<article class="vv-card">{"".join(parts)}</article>'
+
+
+def page(service: Service, folder: Path = BENCHMARKS) -> str:
+    """All cards and the limits that they share."""
+    rows = read_rows(folder)
+    shared = "".join(
+        f"<li>{escape(text.format(count=len(service.trained_tasks()), steps=HORIZON))}</li>"
+        for text in LIMITS
+    )
+    infos = service.families()
+    shown = (card(service, i, rows, show.COLOURS[n % len(show.COLOURS)]) for n, i in enumerate(infos))
+    return f'<ul class="vv-limits">{shared}</ul><div class="vv-models">{"".join(shown)}</div>'
+
+
+def build(service: Service, tab: gr.Tab) -> None:
+    """Lay out the tab; its cards are made when it is opened, as counting weights loads them."""
+    cards = gr.HTML(words.busy("reading the models"))
+    tab.select(lambda: page(service), None, cards, api_visibility="private", show_progress="hidden")

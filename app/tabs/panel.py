@@ -1,0 +1,234 @@
+"""The left panel: where the first frame comes from, what to do, whom to ask. No model is asked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from app import session, show, words
+from app.session import SAMPLE, SCENE, UPLOAD, Form, Start
+from app.tabs import card as cards
+from app.tabs.card import Updates
+from vidvla.data.record import EVAL_SEEDS
+from vidvla.service import HORIZON, Service
+
+FRESH_SEED = EVAL_SEEDS.stop
+"""Layouts from here on were neither trained nor measured on."""
+EXAMPLES = 6
+SCOPE = (
+    "The models know one simulated robot (Meta-World), one camera and {count} tasks. "
+    "Other pictures are fine to try, but expect films that make no sense."
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The left panel: the question."""
+
+    source: gr.Radio
+    preview: gr.Image
+    scene: gr.Column
+    task: gr.Dropdown
+    seed: gr.Number
+    dice: gr.Button
+    known: gr.HTML
+    samples: gr.Column
+    gallery: gr.Gallery
+    sample: gr.Textbox
+    uploads: gr.Column
+    upload: gr.File
+    instruction: gr.Textbox
+    examples: gr.Dataset
+    families: gr.CheckboxGroup
+    steps: gr.Slider
+    guidance: gr.Slider
+    noise_seed: gr.Number
+    horizon: gr.Slider
+    message: gr.HTML
+    predict: gr.Button
+    progress: gr.HTML
+
+    def form(self) -> list[Any]:
+        """The inputs of :class:`Form`, in its order."""
+        return [
+            self.source, self.task, self.seed, self.sample, self.upload, self.instruction, self.families, self.steps,
+            self.guidance, self.noise_seed,
+        ]  # fmt: skip
+
+    def where(self) -> list[Any]:
+        """The inputs that the first frame depends on."""
+        return [self.source, self.task, self.seed, self.sample, self.upload]
+
+
+def sources(service: Service) -> list[str]:
+    """Where first frames can come from on this machine."""
+    simulated = [SCENE] if service.simulator_problem is None else []
+    return [*simulated, *([SAMPLE] if service.samples else []), UPLOAD]
+
+
+def task_choices(service: Service) -> list[tuple[str, str]]:
+    """(label, name) of every task; those that no model trained on say so."""
+    trained = set(service.trained_tasks())
+    return [(t if t in trained else f"{t} (not trained on)", t) for t in service.tasks()]
+
+
+def task_note(service: Service, task: str | None) -> str:
+    """A sentence for tasks that no model trained on."""
+    known = task in service.trained_tasks()
+    return (
+        "" if known else words.message("No model trained on this task: see how far it carries over.", "note")
+    )
+
+
+def examples_of(service: Service, task: str | None) -> list[list[str]]:
+    """Clickable phrasings of a task, short ones first."""
+    try:
+        phrases = service.phrasings(task or "")
+    except ValueError:
+        return []
+    return [[p] for p in sorted(phrases, key=len)[:EXAMPLES]]
+
+
+def preview(service: Service, *where: Any) -> tuple[Start | None, str]:
+    """The first frame as the panel stands, or a sentence on why there is none (empty: nothing chosen yet)."""
+    form = Form(*where, instruction="", families=(), steps=1, guidance=1, noise_seed=0)
+    if form.source == UPLOAD and not form.upload:
+        return None, ""
+    try:
+        return session.find_start(service, form), ""
+    except Exception as error:  # the border of the page: whatever goes wrong is one sentence
+        return None, session.failure(error, "The scene")
+
+
+def _build_source(service: Service) -> Updates:
+    offered, trained = sources(service), service.trained_tasks()
+    parts: Updates = {"source": gr.Radio(offered, value=offered[0], show_label=False, label="Source",
+                                         container=False, elem_classes="vv-segments")}  # fmt: skip
+    first = next(iter(service.samples), "")
+    start, _ = preview(service, offered[0], trained[0], FRESH_SEED, first, None)
+    if service.simulator_problem is not None:
+        gr.HTML(words.message(f"Scenes cannot be simulated here: {service.simulator_problem}", "note"))
+    with gr.Row(elem_classes="vv-source"):
+        parts["preview"] = cards.picture(
+            "First frame", "vv-preview", show_label=False, container=False,
+            value=None if start is None else show.enlarge(start.frame),
+        )  # fmt: skip
+        with gr.Column(min_width=120, elem_classes="vv-where"):
+            with gr.Column(visible=offered[0] == SCENE) as parts["scene"]:
+                parts["task"] = gr.Dropdown(
+                    task_choices(service), value=trained[0], label="Task", min_width=100
+                )
+                with gr.Row(elem_classes="vv-seed"):
+                    parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
+                    parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
+            with gr.Column(visible=False) as parts["uploads"]:
+                parts["upload"] = gr.File(
+                    label="Picture (its middle square is used)", height=120, file_types=["image"]
+                )
+    parts["known"] = gr.HTML(task_note(service, trained[0]) if offered[0] == SCENE else "")
+    with gr.Column(visible=offered[0] == SAMPLE) as parts["samples"]:
+        stills = [(s.frame, s.instruction) for s in service.samples.values()]
+        parts["gallery"] = gr.Gallery(
+            stills, columns=4, height=190, allow_preview=False, show_label=False, buttons=[], object_fit="cover",
+            elem_classes="vv-gallery", interactive=False,
+        )  # fmt: skip
+        parts["sample"] = gr.Textbox(first, label="Sample", visible=False)
+    scope = SCOPE.format(count=len(trained))
+    gr.HTML(f'<p class="vv-scope">{scope} Scene seeds from {EVAL_SEEDS.start} up were never trained on.</p>')
+    return parts
+
+
+def build_panel(service: Service) -> Panel:
+    """Lay the panel out; ``wire_panel`` brings it to life."""
+    task = service.trained_tasks()[0]
+    infos = service.families()
+    usable = [(info.title, info.name) for info in infos if info.problem is None]
+    with gr.Column(elem_id="vv-panel"):
+        parts = _build_source(service)
+        parts["instruction"] = gr.Textbox(
+            service.phrasings(task)[0], label="Instruction", lines=1, max_lines=3, placeholder="open the door"
+        )
+        parts["examples"] = gr.Dataset(
+            components=[gr.Textbox(visible=False)], samples=examples_of(service, task), show_label=False,
+            layout="gallery", elem_classes="vv-examples", container=False,
+        )  # fmt: skip
+        parts["families"] = gr.CheckboxGroup(
+            usable, value=[n for _, n in usable], label="Families", elem_classes="vv-families"
+        )
+        missing = [f"{info.title}: {info.problem}." for info in infos if info.problem is not None]
+        gr.HTML(words.messages(missing, "quiet"), visible=bool(missing))
+        with gr.Accordion("Sampling", open=False):
+            parts["steps"] = gr.Slider(
+                1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future"
+            )
+            parts["guidance"] = gr.Slider(
+                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction"
+            )
+            parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
+            parts["horizon"] = gr.Slider(
+                1,
+                HORIZON,
+                HORIZON,
+                step=1,
+                label="Horizon",
+                info="control steps to show, no new prediction needed",
+            )
+        parts["message"] = gr.HTML("", elem_id="vv-message")
+        parts["predict"] = gr.Button(
+            "Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable)
+        )
+        parts["progress"] = gr.HTML("", elem_id="vv-progress")
+    return Panel(**parts)
+
+
+def wire_panel(panel: Panel, service: Service) -> None:
+    """Let the panel follow its own choices: first frame, phrasings, samples."""
+
+    def look(*where: Any) -> Updates:
+        start, sentence = preview(service, *where)
+        frame = None if start is None else show.enlarge(start.frame)
+        return {panel.preview: frame, panel.message: words.message(sentence)}
+
+    def switch(*where: Any) -> Updates:
+        source, task, _, sample, _ = where
+        updates: Updates = {
+            panel.scene: gr.update(visible=source == SCENE),
+            panel.samples: gr.update(visible=source == SAMPLE),
+            panel.uploads: gr.update(visible=source == UPLOAD),
+            panel.known: task_note(service, task) if source == SCENE else "",
+        }
+        if source == SAMPLE and sample in service.samples:
+            updates[panel.instruction] = service.samples[sample].instruction
+        return updates | look(*where)
+
+    def pick_task(*where: Any) -> Updates:
+        phrases = service.phrasings(where[1])
+        updates: Updates = {panel.instruction: phrases[0], panel.known: task_note(service, where[1])}
+        return updates | {panel.examples: gr.Dataset(samples=examples_of(service, where[1]))} | look(*where)
+
+    def pick_sample(event: gr.SelectData) -> tuple[str, str]:
+        sample = list(service.samples.values())[event.index]
+        return sample.name, sample.instruction
+
+    quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
+    seen = [panel.preview, panel.message]
+    panel.source.change(
+        switch,
+        panel.where(),
+        [panel.scene, panel.samples, panel.uploads, panel.known, panel.instruction, *seen],
+        **quiet,
+    )
+    panel.task.input(
+        pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet
+    )
+    panel.dice.click(
+        None, None, panel.seed, js=f"() => {FRESH_SEED} + Math.floor(Math.random() * 1e6)", **quiet
+    )
+    gr.on(
+        [panel.seed.change, panel.upload.change, panel.sample.change], look, panel.where(), seen,
+        trigger_mode="always_last", **quiet,
+    )  # fmt: skip
+    panel.gallery.select(pick_sample, None, [panel.sample, panel.instruction], **quiet)
+    panel.examples.click(lambda row: row[0], panel.examples, panel.instruction, **quiet)

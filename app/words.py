@@ -1,0 +1,86 @@
+"""Short pieces of HTML that the tabs share; everything that people or files wrote is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from vidvla.service import Execution, FamilyInfo
+from vidvla.types import Rollout
+
+
+def head(title: str, text: str, colour: str) -> str:
+    """A column's title with its colour, and one muted sentence."""
+    return (
+        f'<div class="vv-head"><h3><i style="background:{colour}"></i>{escape(title)}</h3>'
+        f"<p>{escape(text)}</p></div>"
+    )
+
+
+def family_head(info: FamilyInfo, colour: str) -> str:
+    """A family's title and summary."""
+    return head(info.title, info.summary, colour)
+
+
+def message(text: str, kind: str = "error") -> str:
+    """One sentence in a box: ``error``, ``note`` or ``quiet``. Nothing at all for an empty text."""
+    if not text:
+        return ""
+    role = ' role="alert"' if kind == "error" else ""
+    return f'<div class="vv-message vv-{kind}"{role}>{escape(text)}</div>'
+
+
+def messages(texts: Sequence[str], kind: str) -> str:
+    """One box a sentence."""
+    return "".join(message(text, kind) for text in texts)
+
+
+def busy(text: str) -> str:
+    """A spinner with a few words."""
+    return f'<div class="vv-busy" role="status"><span class="vv-spin"></span>{escape(text)}</div>'
+
+
+def heading(text: str, hint: str = "") -> str:
+    """The title of a column's section, and a muted hint beside it."""
+    return f'<div class="vv-heading"><b>{escape(text)}</b><span>{escape(hint)}</span></div>'
+
+
+def figures(rows: Sequence[tuple[str, str, str]]) -> str:
+    """A row of (value, label, detail) tiles."""
+    tiles = "".join(
+        f"<div><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(detail)}</small></div>"
+        for value, label, detail in rows
+    )
+    return f'<div class="vv-figures">{tiles}</div>'
+
+
+def count(number: int) -> str:
+    """A number of weights: 14.2 M, 830 k."""
+    if number >= 1_000_000:
+        return f"{number / 1e6:.1f} M"
+    return f"{number / 1000:.0f} k" if number >= 1000 else str(number)
+
+
+def seconds(value: float) -> str:
+    """A duration: 0.42 s, 12 s."""
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+
+
+def time_parts(rollout: Rollout) -> str:
+    """Where the time went: encode 0.01 · film 0.05."""
+    return " · ".join(f"{part} {value:.2f}" for part, value in rollout.seconds.items() if part != "total")
+
+
+def moment(step: int, steps_per_second: float) -> str:
+    """A control step with its time: step 8 · 0.50 s."""
+    return f"step {step} · {step / steps_per_second:.2f} s"
+
+
+def execution(now: Execution, steps_per_second: float, limit: int) -> str:
+    """How far a closed loop is, or how it ended."""
+    looks = f"{now.plans} look{'s' if now.plans != 1 else ''}"
+    spent = f"{now.steps} control steps ({now.steps / steps_per_second:.1f} s), {looks}"
+    if not now.done:
+        return busy(f"step {now.steps} of at most {limit}, {looks}")
+    kind, verdict = ("yes", "Task fulfilled") if now.success else ("no", "Not fulfilled")
+    return f'<div class="vv-badge vv-{kind}" role="status"><b>{verdict}</b><span>after {spent}</span></div>'

@@ -1,0 +1,106 @@
+"""Checkpoints: a folder with ``config.json`` and ``model.safetensors``, read strictly, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+"""Shipped weights, figures and samples of a source checkout."""
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, cut short, or of another shape than its config says."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds.
+
+    Attributes:
+        config: the model's sizes, its world and its training, as plain JSON values.
+        tensors: all weights, float32.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The weights whose names start with ``prefix.``, without it."""
+        start = f"{prefix}."
+        return {
+            name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)
+        }
+
+    def fill(self, net: nn.Module, prefix: str) -> None:
+        """Load the part ``prefix`` into ``net``; every name and shape must match."""
+        try:
+            net.load_state_dict(self.part(prefix), strict=True)
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[1:2] or [str(error)]
+            raise CheckpointError(
+                f"expected weights of {prefix!r} that fit {self.folder / CONFIG}, got: {first[0].strip()}"
+            ) from error
+
+
+def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], half: bool = True) -> None:
+    """Write ``nets`` by name and ``config`` into ``folder``; fp16 where ``half``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for prefix, net in nets.items():
+        for name, value in net.state_dict().items():
+            kept = value.detach().cpu().contiguous()
+            tensors[f"{prefix}.{name}"] = kept.half() if half and kept.is_floating_point() else kept
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file(tensors, partial)
+    os.replace(partial, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a folder written by :func:`save`; raises :class:`CheckpointError` with one clear sentence."""
+    config_path, weights_path = folder / CONFIG, folder / WEIGHTS
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise CheckpointError(f"expected a trained checkpoint with {path.name} in {folder}, got none")
+    try:
+        config = json.loads(config_path.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"expected JSON in {config_path}, got: {error}") from error
+    try:
+        tensors = load_file(weights_path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"expected whole weights in {weights_path}, got a damaged file: {error}"
+        ) from error
+    return Checkpoint(
+        folder, config, {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Short hash of a checkpoint's weights, to name what was derived from them."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda`` -> the device; ValueError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("expected a CUDA GPU for device 'cuda', got none (use 'auto' or 'cpu')")
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"expected a device among auto, cpu, cuda; got {name!r}")
+    return torch.device(name)

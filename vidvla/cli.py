@@ -1,0 +1,261 @@
+"""The command line: parse arguments, one service call each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A playground of trained world models.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+FamilyNames = Annotated[str, typer.Option("--family", help="Names with commas between, or 'all'.")]
+Tasks = Annotated[str, typer.Option(help="Task names with commas between, or 'avdc' for AVDC's eleven.")]
+Seeds = Annotated[str, typer.Option(help="Range A:B of layout seeds, B excluded.")]
+DataFolder = Annotated[Path, typer.Option(help="Folder that holds runs/.")]
+
+
+def parse_seeds(text: str) -> range:
+    """``A:B`` -> range(A, B); ValueError otherwise."""
+    start, colon, stop = text.partition(":")
+    if not colon or not start.isdigit() or not stop.isdigit() or int(stop) <= int(start):
+        raise ValueError(f"expected seeds as A:B with A < B, got {text!r}")
+    return range(int(start), int(stop))
+
+
+def parse_tasks(text: str) -> list[str]:
+    """``avdc`` or names with commas between -> task names; ValueError lists the known ones."""
+    from vidvla.text import phrase_book
+    from vidvla.worlds.metaworld import AVDC_TASKS
+
+    if text == "avdc":
+        return list(AVDC_TASKS)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in phrase_book()]
+    if unknown or not names:
+        raise ValueError(f"expected tasks among {', '.join(phrase_book())}; got {text!r}")
+    return names
+
+
+def parse_families(text: str) -> list[str]:
+    """``all`` or names with commas between -> family names; ValueError lists the known ones."""
+    from vidvla.registry import families, family
+
+    if text == "all":
+        return list(families())
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        family(name)
+    return names
+
+
+def read_phrasings(path: Path) -> dict[str, list[str]]:
+    """A TOML file of ``task = [phrases]``; ValueError where it is not one."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"expected a TOML file of task = [phrases] in {path}, got: {error}") from error
+    for task, phrases in table.items():
+        if not isinstance(phrases, list) or not phrases or not all(isinstance(p, str) for p in phrases):
+            raise ValueError(f"expected a list of phrases for {task!r} in {path}, got {phrases!r}")
+    return table
+
+
+def _command() -> str:
+    return "vidvla " + shlex.join(sys.argv[1:])
+
+
+@app.command()
+def record(
+    world: Annotated[str, typer.Option(help="metaworld or physics.")] = "metaworld",
+    tasks: Tasks = "avdc",
+    seeds: Seeds = "0:600",
+    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, or mix.")] = "mix",
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; runs/data/WORLD by default.")] = None,
+) -> None:
+    """Record episodes (or physics clips) to shards; finished shards are kept."""
+    from tqdm import tqdm
+
+    from vidvla.data.record import record as run
+    from vidvla.worlds.physics import KINDS
+
+    names = list(KINDS) if world == "physics" else parse_tasks(tasks)
+    with tqdm(desc=f"shards of {world}") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        chosen = None if kind == "mix" else kind
+        folder = out or Path("runs/data") / world
+        shards = run(
+            folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show
+        )
+    typer.echo(f"{sum(len(s.episodes) for s in shards)} episodes in {folder}")
+
+
+@app.command()
+def train(
+    family: Annotated[str, typer.Argument(help="The family to train, shared phases included.")],
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.")] = 0,
+    phase: Annotated[str, typer.Option(help="Run this phase alone, such as gr2.joint.")] = "",
+    root: DataFolder = Path(),
+) -> None:
+    """Run whatever phases of a family are missing, resume interrupted ones, and publish the weights."""
+    import torch
+
+    from vidvla.registry import family as find
+    from vidvla.train.run import default_context, run_phase
+    from vidvla.train.run import train as run
+
+    if threads:
+        torch.set_num_threads(threads)
+    kind, context = find(family), default_context(root)
+    if phase:
+        chosen = [p for p in kind.phases() if p.name == phase]
+        if not chosen:
+            raise ValueError(
+                f"expected a phase among {', '.join(p.name for p in kind.phases())}; got {phase!r}"
+            )
+        run_phase(context, chosen[0], device)
+        return
+    ran = run(kind, context, device)
+    typer.echo(f"trained {', '.join(ran) or 'nothing (all phases were done)'}; published {family}")
+
+
+@app.command()
+def publish(family: str, root: DataFolder = Path()) -> None:
+    """Write a trained family's weights into the assets."""
+    from vidvla.registry import family as find
+    from vidvla.train.run import default_context
+
+    find(family).publish(default_context(root))
+    typer.echo(f"published {family}")
+
+
+@app.command()
+def predict(
+    family: FamilyNames = "all",
+    instruction: Annotated[
+        str, typer.Option(help="What to do; the task's plainest phrasing by default.")
+    ] = "",
+    task: Annotated[str, typer.Option(help="Start from this task's scene.")] = "",
+    seed: Annotated[int, typer.Option(help="Layout seed of the scene, and of the sampler.")] = 500_000,
+    image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 2,
+    guidance: float = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for film strips (PNG).")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Predict the film and the actions from a scene or a picture."""
+    from vidvla.images import read_upload
+    from vidvla.service import Service
+    from vidvla.types import Request
+
+    service = Service(device=device)
+    if (image is None) == (not task):
+        raise ValueError("expected either --task or --image")
+    scene = service.scene(task, seed) if task else None
+    frame = scene.frame if scene is not None else read_upload(Path(str(image)))
+    said = instruction or (scene.instruction if scene is not None else "")
+    truth = service.truth(scene) if scene is not None else None
+    answers: list[dict[str, Any]] = []
+    for name in parse_families(family):
+        rollout = service.predict(name, Request(frame, said, seed % 2**31, steps, guidance))
+        answer: dict[str, Any] = {
+            "family": name, "instruction": said, "seconds": rollout.seconds, "times": rollout.times,
+            "actions": None if rollout.actions is None else rollout.actions.round(3).tolist(),
+            "units": service.action_spec.units, "notes": rollout.notes,
+        }  # fmt: skip
+        if truth is not None and len(rollout.frames):
+            quality = service.quality(rollout, truth, frame)
+            answer |= {"psnr": quality.psnr, "psnr_copy": quality.psnr_copy}
+        if out is not None and len(rollout.frames):
+            out.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.concatenate(list(rollout.frames), axis=1)).save(out / f"{name}.png")
+        answers.append(answer)
+        if not as_json:
+            typer.echo(f"{name}: {len(rollout.frames)} frames, {rollout.seconds['total']:.2f} s")
+            for note in rollout.notes:
+                typer.echo(f"  {note}")
+    if as_json:
+        typer.echo(json.dumps(answers))
+
+
+@app.command("eval")
+def evaluate(
+    what: Annotated[str, typer.Argument(help="closed-loop, film, inverse-dynamics, phrasings or speed.")],
+    family: FamilyNames = "all",
+    tasks: Tasks = "avdc",
+    seeds: Seeds = "500000:500010",
+    phrasings: Annotated[Path | None, typer.Option(help="TOML file: task = [phrases].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Figure file; assets/benchmarks/ by default.")] = None,
+    execute: Annotated[int, typer.Option(help="closed-loop: actions executed before looking again.")] = 8,
+    steps: Annotated[int, typer.Option(help="film: denoising steps.")] = 1,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure on held-out seeds and write rows with n and 95 % intervals."""
+    from dataclasses import asdict
+
+    from vidvla.eval.suite import MEASURES, measure
+
+    if what not in MEASURES:
+        raise ValueError(f"expected a measurement among {', '.join(MEASURES)}; got {what!r}")
+    rows = measure(
+        what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds),
+        phrasings=None if phrasings is None else read_phrasings(phrasings),
+        out=out, execute=execute, steps=steps, device=device, command=_command(),
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        if row.task == "all":
+            typer.echo(
+                f"{row.family:10} {row.metric:16} {row.value:8.3f} [{row.low:.3f}, {row.high:.3f}] n={row.n}"
+            )
+
+
+@app.command()
+def samples(seeds: Seeds = "500900:500911") -> None:
+    """Write the shipped sample frames with their true futures."""
+    from vidvla.service import Service
+
+    typer.echo(f"wrote {', '.join(Service().make_samples(parse_seeds(seeds)))}")
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    host: str = "127.0.0.1",
+    device: Device = "auto",
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of published checkpoints.")] = None,
+) -> None:
+    """Open the playground in a browser."""
+    from app.main import launch
+
+    from vidvla.service import Service
+
+    launch(Service(checkpoints, device), host, port)
+
+
+def main() -> None:
+    """Entry point: errors that a person can mend are one sentence and exit code 1."""
+    try:
+        app()
+    except (ValueError, RuntimeError, OSError) as error:
+        typer.echo(f"vidvla: {error}", err=True)
+        sys.exit(1)

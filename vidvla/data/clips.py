@@ -1,0 +1,114 @@
+"""Recorded episodes as memory-mapped frames and in-memory actions, ready to sample from."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidvla.data.record import EpisodeEntry, read_manifest
+from vidvla.worlds.base import Frame
+
+
+def map_tensor(path: Path, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
+    """A read-only memory map of one tensor of a safetensors file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    entry = header[name]
+    offset = 8 + length + entry["data_offsets"][0]
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(entry["shape"]))
+
+
+def draw(generator: torch.Generator, high: int) -> int:
+    """A uniform whole number in [0, high)."""
+    return int(torch.randint(high, (1,), generator=generator))
+
+
+@dataclass(frozen=True)
+class StoredEpisode:
+    """One episode: ``frames`` (T + 1, H, W, 3) uint8 on disk, ``actions`` and ``expert_actions`` (T, A)."""
+
+    entry: EpisodeEntry
+    frames: Frame
+    actions: NDArray[np.float32]
+    expert_actions: NDArray[np.float32]
+    index: int
+    """Number of this episode's first frame among all frames of the store."""
+
+
+class EpisodeStore:
+    """All episodes of a recorded folder.
+
+    Args:
+        folder: written by :func:`vidvla.data.record.record`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.episodes: list[StoredEpisode] = []
+        total = 0
+        for shard in read_manifest(folder):
+            path = folder / shard.file
+            frames = map_tensor(path, "frames", np.uint8)
+            actions = np.array(map_tensor(path, "actions", np.float32))
+            labels = np.array(map_tensor(path, "expert_actions", np.float32))
+            for entry in shard.episodes:
+                rows = slice(entry.step, entry.step + entry.steps)
+                seen = frames[entry.frame : entry.frame + entry.steps + 1]
+                self.episodes.append(
+                    StoredEpisode(entry, seen, actions[rows], labels[rows], total + entry.frame)
+                )
+            total += len(frames)
+        self.frame_count = total
+        if not self.episodes:
+            raise ValueError(f"expected at least one episode in {folder}, got none")
+
+    def pick(self, generator: torch.Generator) -> StoredEpisode:
+        """One episode, all alike likely."""
+        return self.episodes[draw(generator, len(self.episodes))]
+
+
+@dataclass(frozen=True)
+class FramePairs:
+    """Crops at the same place of two frames of one episode.
+
+    Attributes:
+        frames: (B, H, W, 3) uint8.
+        reference: (B, H, W, 3) uint8, another moment of the same episode.
+    """
+
+    frames: Tensor
+    reference: Tensor
+
+    def to(self, device: torch.device | str) -> FramePairs:
+        return FramePairs(self.frames.to(device), self.reference.to(device))
+
+
+def sample_crops(
+    stores: list[EpisodeStore], shares: list[float], size: int, generator: torch.Generator, crop: int = 64
+) -> FramePairs:
+    """Crops of ``crop`` pixels on the 16-pixel grid, mostly where something moved between the two frames."""
+    frames, references = [], []
+    chosen = torch.multinomial(torch.tensor(shares), size, replacement=True, generator=generator)
+    for which in chosen.tolist():
+        episode = stores[which].pick(generator)
+        count = len(episode.frames)
+        first, second = draw(generator, count), draw(generator, count)
+        frame, reference = episode.frames[first], episode.frames[second]
+        places = (frame.shape[0] - crop) // 16 + 1
+        options = [(16 * draw(generator, places), 16 * draw(generator, places)) for _ in range(3)]
+        change = np.abs(frame[::4, ::4].astype(np.int16) - reference[::4, ::4]).mean(axis=2)
+        top, left = max(
+            options,
+            key=lambda p: change[p[0] // 4 : (p[0] + crop) // 4, p[1] // 4 : (p[1] + crop) // 4].sum(),
+        )
+        frames.append(frame[top : top + crop, left : left + crop])
+        references.append(reference[top : top + crop, left : left + crop])
+    return FramePairs(torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(references)))

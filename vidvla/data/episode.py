@@ -1,0 +1,120 @@
+"""One recorded episode, and how a scripted expert, its perturbed self or play makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidvla.worlds.base import Frame, World
+from vidvla.worlds.physics import physics_clip
+
+KINDS = ("expert", "recover", "noisy", "play")
+"""expert: clean from the start. recover: knocked off its path for some steps, then clean. noisy: every action
+perturbed. play: no task, smooth random motion."""
+
+MAX_STEPS = 44
+TAIL_STEPS = 5
+"""Control steps recorded after the first success, so that a film also learns what 'done' looks like."""
+PLAY_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one seed of one task gave.
+
+    Attributes:
+        frames: (T + 1, H, W, 3) uint8; frame t is seen before action t.
+        actions: (T, A) executed, in the world's units.
+        expert_actions: (T, A) what the expert would have done at frame t.
+        clean_from: from this step on every executed action is the expert's own; T where none is.
+        success: the first step that fulfilled the task, or -1.
+        caption: what happens, for clips without a task.
+    """
+
+    task: str
+    kind: str
+    seed: int
+    frames: Frame
+    actions: NDArray[np.float32]
+    expert_actions: NDArray[np.float32]
+    clean_from: int
+    success: int
+    caption: str = ""
+
+
+def kind_of(seed: int) -> str:
+    """The kind that the recorded mix gives to ``seed``: of 20 seeds 3 expert, 12 recover, 2 noisy, 3 play."""
+    place = seed % 20
+    return "expert" if place < 3 else "recover" if place < 15 else "noisy" if place < 17 else "play"
+
+
+def _random_push(world: World, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A move of random direction and strength, (A,); the gripper opens or closes at random."""
+    low, high = np.asarray(world.action_spec.low), np.asarray(world.action_spec.high)
+    direction = rng.normal(size=len(low))
+    direction[:-1] *= rng.uniform(0.3, 1.0) / np.abs(direction[:-1]).max()
+    direction[-1] = rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.0)
+    return np.clip(direction * high, low, high).astype(np.float32)
+
+
+class _Disturbance:
+    """Says what is executed instead of the expert's action, step by step."""
+
+    def __init__(self, kind: str, world: World, rng: np.random.Generator) -> None:
+        self.kind, self.world, self.rng = kind, world, rng
+        self.start = 0 if rng.random() < 0.5 else int(rng.integers(1, 16))
+        self.stop = self.start + int(rng.integers(1, 8))
+        self.push = _random_push(world, rng)
+        self.noise_scale = rng.uniform(0.1, 0.6)
+
+    def __call__(self, step: int, clean: NDArray[np.float32]) -> NDArray[np.float32]:
+        low, high = np.asarray(self.world.action_spec.low), np.asarray(self.world.action_spec.high)
+        if self.kind == "recover" and self.start <= step < self.stop:
+            jitter = self.rng.normal(scale=0.2, size=len(low)) * high
+            return np.clip(self.push + jitter, low, high).astype(np.float32)
+        if self.kind == "noisy":
+            noise = self.rng.normal(scale=self.noise_scale, size=len(low)) * high
+            return np.clip(clean + noise, low, high).astype(np.float32)
+        if self.kind == "play":
+            if step % 3 == 0 and self.rng.random() < 0.6:
+                self.push = _random_push(self.world, self.rng)
+            jitter = self.rng.normal(scale=0.15, size=len(low)) * high
+            return np.clip(self.push + jitter, low, high).astype(np.float32)
+        return clean
+
+    def clean_from(self, steps: int) -> int:
+        return {"expert": 0, "recover": min(self.stop, steps)}.get(self.kind, steps)
+
+
+def record_episode(world: World, task: str, kind: str, seed: int) -> Episode:
+    """Run ``kind`` on ``task`` from layout ``seed``; equal arguments give the equal episode."""
+    if kind not in KINDS:
+        raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    world.reset(task, seed)
+    disturb = _Disturbance(kind, world, rng)
+    frames, actions, labels, success = [world.render()], [], [], -1
+    for step in range(PLAY_STEPS if kind == "play" else MAX_STEPS):
+        clean = world.expert()
+        action = disturb(step, clean)
+        result = world.step(action)
+        frames.append(world.render())
+        actions.append(action)
+        labels.append(clean)
+        if result.success and success < 0:
+            success = step
+        if kind != "play" and 0 <= success <= step - TAIL_STEPS and step >= disturb.stop:
+            break
+    return Episode(
+        task, kind, seed, np.stack(frames), np.stack(actions), np.stack(labels),
+        disturb.clean_from(len(actions)), success,
+    )  # fmt: skip
+
+
+def physics_episode(kind: str, seed: int, size: int, steps: int = 20) -> Episode:
+    """A clip without a robot: its "task" is the kind of physics, its actions are a column of zeros."""
+    clip = physics_clip(kind, seed, frames=steps + 1, size=size)
+    none = np.zeros((steps, 1), np.float32)
+    return Episode(kind, "clip", seed, clip.frames, none, none, 0, -1, clip.caption)

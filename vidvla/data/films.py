@@ -1,0 +1,168 @@
+"""Training windows: a first frame, future frames as latents, the instruction, and the actions between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from vidvla.data.clips import EpisodeStore, StoredEpisode, draw, map_tensor
+from vidvla.nn.codec import FrameCodec
+from vidvla.pixels import to_float
+from vidvla.text import TextTokens, phrase_book, text_encoder
+
+CLEAN_KINDS = ("expert", "recover")
+"""Kinds whose futures follow from what is seen: films and policies learn from these."""
+
+
+def latents_of(
+    store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64
+) -> NDArray[np.float16]:
+    """All frames of ``store`` encoded, (N, C, h, w) float16, computed once a codec and kept beside the data."""
+    path = store.folder / f"latents-{fingerprint}.safetensors"
+    if path.is_file():
+        found = map_tensor(path, "latents", np.float16)
+        if len(found) == store.frame_count:
+            return found  # type: ignore[return-value]
+    rows = []
+    device = next(codec.parameters()).device
+    with torch.no_grad():
+        for episode in tqdm(store.episodes, desc="encoding frames", mininterval=5):
+            encoded = [
+                codec.encode(to_float(np.asarray(episode.frames[i : i + batch])).to(device))
+                for i in range(0, len(episode.frames), batch)
+            ]
+            rows.append(torch.cat(encoded).half().cpu().numpy())
+    partial = path.with_suffix(".partial")
+    save_file({"latents": np.concatenate(rows)}, partial)
+    partial.replace(path)
+    return map_tensor(path, "latents", np.float16)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class FilmBatch:
+    """B windows of K future frames.
+
+    Attributes:
+        pixels: (B, H, W, 3) uint8, the first frame.
+        first: (B, C, h, w) its latents.
+        future: (B, K, C, h, w) latents of the future frames.
+        times: (B, K) control steps from the first frame.
+        known: (B, K) bool, True where a future frame is given rather than predicted.
+        text: instruction tokens; with nothing visible where the instruction was dropped.
+        actions: (B, K, S, A) unit-scale actions leading up to each future frame, S = steps between frames.
+        action_mask: (B, K, S) bool, False after the episode's end or where there are no actions.
+    """
+
+    pixels: Tensor
+    first: Tensor
+    future: Tensor
+    times: Tensor
+    known: Tensor
+    text: TextTokens
+    actions: Tensor
+    action_mask: Tensor
+
+    def to(self, device: torch.device | str) -> FilmBatch:
+        moved = {name: value.to(device) for name, value in vars(self).items()}
+        return FilmBatch(**moved)
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """How windows are cut.
+
+    Attributes:
+        frames: future frames K.
+        stride: control steps between them.
+        infill: share of windows that instead give the next frame at ``stride`` and ask for those in between.
+        drop_text: share of windows without instruction, for classifier-free guidance.
+    """
+
+    frames: int = 4
+    stride: int = 4
+    infill: float = 0.0
+    drop_text: float = 0.1
+
+
+class FilmData:
+    """Windows of one recorded folder.
+
+    Args:
+        folder: recorded episodes.
+        codec: encodes them, once.
+        fingerprint: of the codec's weights, so that stale latents are never read.
+        caption: gives an episode's instruction from a whole number drawn at random.
+        to_unit: actions from the world's units to unit scale, or None for clips without actions.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        codec: FrameCodec,
+        fingerprint: str,
+        to_unit: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None,
+        limit: int | None = None,
+    ) -> None:
+        self.store = EpisodeStore(folder)
+        self.latents = latents_of(self.store, codec, fingerprint)
+        self.to_unit = to_unit
+        clean = [e for e in self.store.episodes if e.entry.kind in CLEAN_KINDS and e.entry.success >= 0]
+        plain = [e for e in self.store.episodes if e.entry.caption]
+        self.episodes = (plain or [e for e in clean if e.entry.clean_from <= e.entry.success])[:limit]
+        if not self.episodes:
+            raise ValueError(f"expected episodes with a predictable future in {folder}, got none")
+
+    def caption(self, episode: StoredEpisode, generator: torch.Generator) -> str:
+        """One training phrasing of the episode's task, or the clip's own caption."""
+        if episode.entry.caption:
+            return episode.entry.caption
+        phrases = phrase_book()[episode.entry.task].train
+        return phrases[draw(generator, len(phrases))]
+
+    def batch(self, size: int, spec: WindowSpec, generator: torch.Generator) -> FilmBatch:
+        """``size`` windows drawn by ``generator`` alone."""
+        windows = [self._window(spec, generator) for _ in range(size)]
+        pixels, latents, times, known, actions, masks, captions = zip(*windows, strict=True)
+        text = text_encoder()(captions)
+        keep = torch.rand((size, 1), generator=generator) >= spec.drop_text
+        stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
+        return FilmBatch(
+            torch.from_numpy(np.stack(pixels)), stacked[:, 0], stacked[:, 1:],
+            torch.tensor(np.stack(times)), torch.tensor(np.stack(known)),
+            TextTokens(text.tokens, text.mask & keep),
+            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)),
+        )  # fmt: skip
+
+    def _window(self, spec: WindowSpec, generator: torch.Generator) -> tuple:  # type: ignore[type-arg]
+        episode = self.episodes[draw(generator, len(self.episodes))]
+        entry = episode.entry
+        if entry.success >= 0:  # a robot: start anywhere between the first clean step and the success
+            start = entry.clean_from + draw(generator, entry.success - entry.clean_from + 1)
+        else:
+            start = draw(generator, max(1, len(episode.frames) - spec.frames * spec.stride))
+        infill = float(torch.rand((), generator=generator)) < spec.infill
+        if infill:
+            times = np.arange(1, spec.frames + 1)
+            known = times == spec.frames
+        else:
+            times = spec.stride * np.arange(1, spec.frames + 1)
+            known = np.zeros(spec.frames, dtype=bool)
+        moments = np.minimum(start + np.concatenate([[0], times]), entry.steps)
+        latents = self.latents[episode.index + moments]
+        steps = start + np.arange(spec.frames * spec.stride)
+        mask = (steps < entry.steps) & (self.to_unit is not None) & (not infill)
+        chosen = episode.expert_actions[np.minimum(steps, entry.steps - 1)]
+        unit = self.to_unit(chosen) if self.to_unit is not None else np.zeros_like(chosen)
+        shape = (spec.frames, spec.stride)
+        return (
+            np.asarray(episode.frames[start]), latents, times, known,
+            unit.reshape(*shape, -1).astype(np.float32), mask.reshape(shape), self.caption(episode, generator),
+        )  # fmt: skip

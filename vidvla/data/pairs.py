@@ -1,0 +1,124 @@
+"""Training samples in pixels: neighbouring frames with the action between, and first frames with what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidvla.data.clips import EpisodeStore, draw
+from vidvla.data.films import CLEAN_KINDS
+from vidvla.text import TextTokens, phrase_book, text_encoder
+
+ToUnit = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B transitions of one control step.
+
+    Attributes:
+        before: (B, H, W, 3) uint8.
+        after: (B, H, W, 3) uint8, one control step later.
+        reference: (B, H, W, 3) uint8, an earlier frame of the same episode, up to ``history`` steps back.
+        actions: (B, A) executed between, unit scale.
+    """
+
+    before: Tensor
+    after: Tensor
+    reference: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        return PairBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+def pair_batch(
+    store: EpisodeStore, size: int, generator: torch.Generator, to_unit: ToUnit, history: int = 16
+) -> PairBatch:
+    """Transitions of all kinds of episodes: inverse dynamics needs diverse actions, not experts alone."""
+    before, after, reference, actions = [], [], [], []
+    for _ in range(size):
+        episode = store.pick(generator)
+        step = draw(generator, episode.entry.steps)
+        back = draw(generator, min(step, history) + 1)
+        before.append(episode.frames[step])
+        after.append(episode.frames[step + 1])
+        reference.append(episode.frames[step - back])
+        actions.append(to_unit(episode.actions[step]))
+    stacked = [torch.from_numpy(np.stack(rows)) for rows in (before, after, reference, actions)]
+    return PairBatch(*stacked)
+
+
+@dataclass(frozen=True)
+class DemoBatch:
+    """B moments of clean demonstrations and what follows.
+
+    Attributes:
+        frame: (B, H, W, 3) uint8.
+        future: (B, K, H, W, 3) uint8, ``stride`` control steps apart.
+        text: instruction tokens.
+        actions: (B, K, S, A) unit scale, S = stride.
+        action_mask: (B, K, S) bool, False after the episode's end.
+    """
+
+    frame: Tensor
+    future: Tensor
+    text: TextTokens
+    actions: Tensor
+    action_mask: Tensor
+
+    def to(self, device: torch.device | str) -> DemoBatch:
+        return DemoBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class Demos:
+    """Clean demonstrations of one recorded folder, in pixels.
+
+    Args:
+        shrink: keep every ``shrink``-th pixel row and column after averaging blocks; 2 halves the picture.
+    """
+
+    def __init__(
+        self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, shrink: int = 1
+    ) -> None:
+        self.to_unit, self.frames, self.stride, self.shrink = to_unit, frames, stride, shrink
+        self.episodes = [
+            e for e in store.episodes
+            if e.entry.kind in CLEAN_KINDS and e.entry.clean_from <= e.entry.success
+        ]  # fmt: skip
+        if not self.episodes:
+            raise ValueError(f"expected clean demonstrations in {store.folder}, got none")
+
+    def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
+        """``size`` moments drawn by ``generator`` alone, each with one training phrasing of its task."""
+        frames, futures, actions, masks, captions = [], [], [], [], []
+        for _ in range(size):
+            episode = self.episodes[draw(generator, len(self.episodes))]
+            entry = episode.entry
+            start = entry.clean_from + draw(generator, entry.success - entry.clean_from + 1)
+            moments = start + self.stride * np.arange(self.frames + 1)
+            seen = shrink_pixels(np.asarray(episode.frames[np.minimum(moments, entry.steps)]), self.shrink)
+            steps = start + np.arange(self.frames * self.stride)
+            frames.append(seen[0])
+            futures.append(seen[1:])
+            chosen = self.to_unit(episode.expert_actions[np.minimum(steps, entry.steps - 1)])
+            actions.append(chosen.reshape(self.frames, self.stride, -1))
+            masks.append((steps < entry.steps).reshape(self.frames, self.stride))
+            phrases = phrase_book()[entry.task].train
+            captions.append(phrases[draw(generator, len(phrases))])
+        stacked = [torch.from_numpy(np.stack(rows)) for rows in (frames, futures, actions, masks)]
+        return DemoBatch(stacked[0], stacked[1], text_encoder()(captions), stacked[2], stacked[3])
+
+
+def shrink_pixels(frames: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """(..., H, W, 3) averaged over ``factor`` x ``factor`` blocks, rounded."""
+    if factor == 1:
+        return frames
+    *lead, height, width, channels = frames.shape
+    blocks = frames.reshape(*lead, height // factor, factor, width // factor, factor, channels)
+    return np.rint(blocks.mean(axis=(-4, -2), dtype=np.float32)).astype(np.uint8)

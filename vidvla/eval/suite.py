@@ -1,0 +1,182 @@
+"""What ``vidvla eval`` can measure, each written to its own figure file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vidvla import checkpoint, registry
+from vidvla.data.episode import record_episode
+from vidvla.eval.benchmark import (
+    Phrasings,
+    canonical_phrasings,
+    check_seeds,
+    held_out_phrasings,
+    measure_closed_loop,
+    measure_film,
+    tasks_and_all,
+    write_benchmark,
+)
+from vidvla.eval.metrics import Estimate, Row, mean, proportion
+from vidvla.families.base import Family
+from vidvla.types import Request
+from vidvla.worlds.metaworld import MetaWorld
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure with."""
+
+    tasks: Sequence[str]
+    seeds: range
+    phrasings: Phrasings
+    execute: int
+    steps: int
+
+
+def _closed_loop(family: Family, job: Job) -> list[Row]:
+    return (
+        measure_closed_loop(family, job.tasks, job.seeds, job.phrasings, job.execute) if family.acts else []
+    )
+
+
+def _film(family: Family, job: Job) -> list[Row]:
+    return measure_film(family, job.tasks, job.seeds, job.phrasings, job.steps) if family.films else []
+
+
+def measure_inverse(family: Family, job: Job) -> list[Row]:
+    """Error of actions read from true neighbouring frames: cm of the hand's move, and open / close agreement."""
+    if not family.inverts:
+        return []
+    world = MetaWorld()
+    values: dict[str, dict[str, list[float]]] = {}
+    for seed in tqdm(job.seeds, desc=f"inverse dynamics {family.name}"):
+        for task in job.tasks:
+            for kind in ("expert", "play"):
+                episode = record_episode(world, task, kind, seed)
+                error = family.between(episode.frames) - episode.actions
+                distance = float(np.linalg.norm(error[:, :3], axis=1).mean())
+                agree = float(
+                    np.mean(np.sign(error[:, 3] + episode.actions[:, 3]) == np.sign(episode.actions[:, 3]))
+                )
+                for metric, value in (("error_cm", distance), ("gripper_agreement", agree)):
+                    for name in (metric, f"{metric}_{kind}"):
+                        values.setdefault(name, {t: [] for t in job.tasks})[task].append(value)
+    world.close()
+    rows = []
+    for metric, by_task in values.items():
+        unit = "cm per control step" if metric.startswith("error") else "share"
+        rows += tasks_and_all(family.name, metric, unit, by_task, mean)
+    return rows
+
+
+def measure_phrasings(family: Family, job: Job) -> list[Row]:
+    """Share of held-out phrasings that make the family act as on the task's own training phrase.
+
+    In a scene of the task, the actions under the held-out phrasing are compared with those under every task's
+    canonical phrase; understood means that the nearest are those of the task itself, strictly.
+    """
+    if not family.acts:
+        return []
+    world, canonical = MetaWorld(), canonical_phrasings()
+    understood: dict[str, list[float]] = {task: [] for task in job.tasks}
+    for seed in tqdm(job.seeds, desc=f"phrasings {family.name}"):
+        for task in job.tasks:
+            world.reset(task, seed)
+            frame = world.render()
+            own = {t: family.act(Request(frame, canonical[t][0], seed, job.steps)) for t in job.tasks}
+            for phrase in job.phrasings[task]:
+                actions = family.act(Request(frame, phrase, seed, job.steps))
+                distances = {t: float(np.abs(actions - other).mean()) for t, other in own.items()}
+                others = min(d for t, d in distances.items() if t != task)
+                understood[task].append(float(distances[task] < others))
+    world.close()
+    return tasks_and_all(
+        family.name, "understood", "share", understood, lambda v: proportion(int(sum(v)), len(v))
+    )
+
+
+def measure_speed(family: Family, job: Job) -> list[Row]:
+    """Seconds a whole answer takes, encoding to decoded film, after a warm-up; sizes and training cost beside."""
+    frame = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    seconds = []
+    for trial in range(22):
+        start = time.perf_counter()
+        family(Request(frame, "open the door", trial, job.steps))
+        if trial >= 2:
+            seconds.append(time.perf_counter() - start)
+    hours = registry_hours(family)
+    rows = [
+        Row.of(family.name, "all", "seconds_per_film", "s", mean(seconds)),
+        Row.of(family.name, "all", "parameters", "count", _exact(family.parameters())),
+    ]
+    return (
+        rows
+        if hours is None
+        else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
+    )
+
+
+def _exact(value: float) -> Estimate:
+    return Estimate(value, 1, value, value)
+
+
+def registry_hours(family: Family) -> float | None:
+    """Core-hours of all phases behind a family's published weights, where its training record says them."""
+    total = 0.0
+    for record in family.records:
+        total += record["seconds"] * record["threads"] / 3600
+    return total or None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measurement: its file name, its function, and which phrasings it uses by default."""
+
+    file: str
+    run: Callable[[Family, Job], list[Row]]
+    phrasings: Callable[[], Phrasings]
+
+
+MEASURES = {
+    "closed-loop": Measure("closed_loop.json", _closed_loop, canonical_phrasings),
+    "film": Measure("film.json", _film, canonical_phrasings),
+    "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse, canonical_phrasings),
+    "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings),
+    "speed": Measure("speed.json", measure_speed, canonical_phrasings),
+}
+
+
+def measure(
+    what: str,
+    names: Sequence[str],
+    tasks: Sequence[str],
+    seeds: range,
+    *,
+    phrasings: Phrasings | None,
+    out: Path | None,
+    execute: int,
+    steps: int,
+    device: str,
+    command: str,
+) -> list[Row]:
+    """Run one measurement over families and write its figure file after each of them."""
+    chosen = MEASURES[what]
+    said = chosen.phrasings() | (phrasings or {})
+    job = Job(tasks, check_seeds(seeds), said, execute, steps)
+    path = out or checkpoint.ASSETS / "benchmarks" / chosen.file
+    every: list[Row] = []
+    for name in names:
+        family = registry.family(name).load(checkpoint.ASSETS / "checkpoints", checkpoint.pick_device(device))
+        with torch.inference_mode():
+            rows = chosen.run(family, job)
+        if rows:
+            write_benchmark(path, rows, command, seeds, "metaworld")
+        every += rows
+    return every

@@ -1,0 +1,195 @@
+"""The course's pipeline: predict frames by regression, then read actions by inverse dynamics."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from vidvla import checkpoint
+from vidvla.actions import ActionScale
+from vidvla.data.clips import EpisodeStore
+from vidvla.data.pairs import DemoBatch, Demos
+from vidvla.families.base import Clock, Context, Family, Phase, fit_square, read_config
+from vidvla.foundation.film import check_request
+from vidvla.foundation.stages import WORLD, unit_actions
+from vidvla.nn.predictor import VideoToActionPipeline
+from vidvla.pixels import to_float, to_uint8
+from vidvla.text import TEXT_DIM, TextTokens, text_encoder
+from vidvla.train.loop import TrainConfig
+from vidvla.types import ProgressCallback, Request, Rollout
+
+TRAIN = "baseline.pipeline"
+SIZE = 64
+"""Side of the frames that the pipeline sees and paints; half of what was recorded."""
+
+
+class BaselineConfig(BaseModel):
+    """Sizes of the pipeline; one inverse-dynamics call gives the ``stride`` actions between two frames."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frames: int = 4
+    stride: int = 4
+    hidden_dim: int = 32
+    hidden: int = 32
+    base: int = 8
+
+
+class PipelineNet(nn.Module):
+    """Mean instruction token -> ``lang_embed``, then the contract's :class:`VideoToActionPipeline`."""
+
+    def __init__(self, config: BaselineConfig, action_dim: int) -> None:
+        super().__init__()
+        self.language = nn.Sequential(nn.LayerNorm(TEXT_DIM), nn.Linear(TEXT_DIM, 256), nn.GELU())
+        self.pipeline = VideoToActionPipeline(
+            config.stride * action_dim, config.frames,
+            hidden_dim=config.hidden_dim, hidden=config.hidden, base=config.base,
+        )  # fmt: skip
+
+    def embed(self, text: TextTokens) -> Tensor:
+        """(B, 256) of the instructions."""
+        return self.language(mean_token(text))
+
+    def forward(self, frame: Tensor, text: TextTokens, future: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """Losses of frames in [0, 1] and unit-scale actions (B, K, S * A)."""
+        losses: dict[str, Tensor] = self.pipeline(frame, self.embed(text), future, actions)
+        return losses
+
+
+def mean_token(text: TextTokens) -> Tensor:
+    """(B, 384): the mean of an instruction's visible tokens."""
+    weight = text.mask.float()[..., None]
+    return (text.tokens * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def unit_pixels(frames: Tensor) -> Tensor:
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) in [0, 1], the contract's range."""
+    return (to_float(frames) + 1) / 2
+
+
+class BaselineStage:
+    """Film and inverse dynamics of the pipeline, learned together on clean demonstrations."""
+
+    name = TRAIN
+
+    def __init__(self, context: Context, config: BaselineConfig) -> None:
+        self.context, self.config = context, config
+
+    @functools.cached_property
+    def demos(self) -> Demos:
+        store = EpisodeStore(self.context.data / WORLD)
+        return Demos(store, unit_actions().to_unit, self.config.frames, self.config.stride, shrink=2)
+
+    def build(self) -> nn.Module:
+        return PipelineNet(self.config, len(unit_actions().low))
+
+    def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
+        return self.demos.batch(size, generator)
+
+    def loss(self, model: nn.Module, batch: DemoBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        # after an episode's end nothing moves on: the last action stands in, as the recorded frame does
+        actions = (batch.actions * batch.action_mask[..., None]).flatten(2)
+        values = model(unit_pixels(batch.frame), batch.text, unit_pixels(batch.future), actions)
+        return {"loss": 10 * values["video"] + values["action"], **values}
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module) -> NDArray[np.uint8]:
+        batch = self.demos.batch(6, torch.Generator().manual_seed(7))
+        assert isinstance(model, PipelineNet)
+        films = model.pipeline.video(unit_pixels(batch.frame), model.embed(batch.text))
+        rows = []
+        for start, true, film in zip(batch.frame.numpy(), batch.future.numpy(), films, strict=True):
+            rows += [
+                np.concatenate([start, *true], axis=1),
+                np.concatenate([start, *to_uint8(film * 2 - 1)], axis=1),
+            ]
+        return np.concatenate(rows)
+
+
+class Baseline(Family):
+    """``VideoPredictor`` and ``InverseDynamics`` of the course notes, trained on the same demonstrations."""
+
+    name: ClassVar[str] = "baseline"
+    title: ClassVar[str] = "Baseline"
+    order: ClassVar[int] = 80
+    source: ClassVar[str] = "course notes: VideoPredictor + InverseDynamics"
+    summary: ClassVar[str] = "Regresses future frames with a small convolutional net, then inverse dynamics."
+    films: ClassVar[bool] = True
+    acts: ClassVar[bool] = True
+    attends: ClassVar[bool] = False
+
+    def __init__(
+        self, net: PipelineNet, config: BaselineConfig, scale: ActionScale, device: torch.device
+    ) -> None:
+        self.net, self.config, self.scale, self.device = net, config, scale, device
+
+    @classmethod
+    def phases(cls) -> list[Phase]:
+        config = read_config(cls.name)
+        sizes = BaselineConfig(**config["model"])
+        return [Phase(TRAIN, lambda c: BaselineStage(c, sizes), TrainConfig(**config["train"]["pipeline"]))]
+
+    @classmethod
+    def publish(cls, context: Context) -> None:
+        scale, sizes = unit_actions(), BaselineConfig(**read_config(cls.name)["model"])
+        net = PipelineNet(sizes, len(scale.low))
+        trained = checkpoint.load(context.weights(TRAIN))
+        trained.fill(net, "net")
+        config = {
+            "family": cls.name,
+            "world": WORLD,
+            "model": sizes.model_dump(),
+            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
+            "trained": {"pipeline": trained.config},
+        }
+        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
+
+    @classmethod
+    def load(cls, checkpoints: Path, device: torch.device) -> Baseline:
+        saved = checkpoint.load(checkpoints / f"{cls.name}-{WORLD}")
+        sizes, scale = BaselineConfig(**saved.config["model"]), ActionScale(**saved.config["actions"])
+        net = PipelineNet(sizes, len(scale.low))
+        saved.fill(net, "net")
+        return cls(net.eval().to(device), sizes, scale, device)
+
+    @classmethod
+    def tiny(cls) -> Baseline:
+        sizes, scale = BaselineConfig(), unit_actions()
+        return cls(PipelineNet(sizes, len(scale.low)).eval(), sizes, scale, torch.device("cpu"))
+
+    def nets(self) -> dict[str, nn.Module]:
+        return {"net": self.net}
+
+    @torch.no_grad()
+    def __call__(
+        self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
+    ) -> Rollout:
+        clock, instruction = Clock(), check_request(request)
+        with clock.part("encode"):
+            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, SIZE).copy()))[None].to(
+                self.device
+            )
+            language = self.net.embed(text_encoder()([instruction]).to(self.device))
+        with clock.part("film"):
+            film = self.net.pipeline.video(frame, language)[0]
+        with clock.part("actions"):
+            chunks = self.net.pipeline.actions_between(frame, film[None])[0]
+            unit = chunks.unflatten(-1, (self.config.stride, -1)).flatten(0, 1)
+            actions = self.scale.to_world(unit.float().cpu().numpy())
+        side = 2 * SIZE  # shown at the size of the others
+        shown = [
+            Image.fromarray(f).resize((side, side), Image.Resampling.BILINEAR) for f in to_uint8(film * 2 - 1)
+        ]
+        times = tuple(self.config.stride * (k + 1) for k in range(self.config.frames))
+        return Rollout(np.stack([np.asarray(f) for f in shown]), times, actions, None, clock.done())
+
+
+FAMILY = Baseline

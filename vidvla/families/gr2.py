@@ -1,0 +1,141 @@
+"""GR-2-style: one transformer predicts the film and, from its hidden states, the actions."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from vidvla import checkpoint
+from vidvla.actions import ActionScale
+from vidvla.data.films import WindowSpec
+from vidvla.families.base import Clock, Context, Family, Phase, read_config
+from vidvla.foundation.backbone import BackboneConfig, denoise
+from vidvla.foundation.film import FilmModel
+from vidvla.foundation.stages import (
+    CODEC,
+    FILM,
+    WORLD,
+    FilmStage,
+    backbone_config,
+    backbone_phases,
+    film_data,
+    load_codec,
+    load_net,
+    unit_actions,
+)
+from vidvla.nn.attention import capture_attention
+from vidvla.nn.codec import FrameCodec
+from vidvla.nn.video_dit import Hidden
+from vidvla.train.loop import TrainConfig
+from vidvla.types import ProgressCallback, Request, Rollout
+
+JOINT = "gr2.joint"
+
+
+class Gr2(Family):
+    """Phase 3 on the shared backbone: L = L_film + lambda L_action, one chunk of actions a planned frame."""
+
+    name: ClassVar[str] = "gr2"
+    title: ClassVar[str] = "GR-2 style"
+    order: ClassVar[int] = 10
+    source: ClassVar[str] = "Cheang et al. 2024, arXiv 2410.06158"
+    summary: ClassVar[str] = "One diffusion transformer; actions are read from the hidden states of the film."
+    films: ClassVar[bool] = True
+    acts: ClassVar[bool] = True
+    attends: ClassVar[bool] = True
+
+    def __init__(self, model: FilmModel, scale: ActionScale) -> None:
+        self.model, self.scale = model, scale
+
+    @classmethod
+    def phases(cls) -> list[Phase]:
+        config = read_config(cls.name)
+        model = backbone_config()
+        spec = WindowSpec(model.frames, model.stride, **config["windows"])
+
+        def joint(context: Context) -> FilmStage:
+            return FilmStage(
+                JOINT, context, lambda: film_data(context, WORLD), spec,
+                lambda: load_net(context.weights(FILM), model, action_dim=len(unit_actions().low)),
+                action_weight=config["action_weight"],
+            )  # fmt: skip
+
+        return [*backbone_phases(), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]))]
+
+    @classmethod
+    def publish(cls, context: Context) -> None:
+        trained = checkpoint.load(context.weights(JOINT))
+        scale = unit_actions()
+        config = {
+            "family": cls.name,
+            "world": WORLD,
+            "model": backbone_config().model_dump(),
+            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
+            "trained": trained.config,
+        }
+        net = load_net(context.weights(JOINT), backbone_config(), len(scale.low))
+        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
+        publish_codec(context)
+
+    @classmethod
+    def load(cls, checkpoints: Path, device: torch.device) -> Gr2:
+        folder = checkpoints / f"{cls.name}-{WORLD}"
+        config = checkpoint.load(folder).config
+        sizes = BackboneConfig(**config["model"])
+        scale = ActionScale(**config["actions"])
+        net = load_net(folder, sizes, len(scale.low)).eval().to(device)
+        return cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale)
+
+    @classmethod
+    def tiny(cls) -> Gr2:
+        sizes, scale = BackboneConfig(), unit_actions()
+        codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
+        return cls(FilmModel(codec, sizes.net(len(scale.low)).eval(), sizes, torch.device("cpu")), scale)
+
+    def nets(self) -> dict[str, nn.Module]:
+        return {"codec": self.model.codec, "net": self.model.net}
+
+    @torch.no_grad()
+    def __call__(
+        self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
+    ) -> Rollout:
+        clock = Clock()
+        with clock.part("encode"):
+            scene = self.model.scene(request)
+        with capture_attention() if attention else nullcontext() as trace:
+            first, last = self.model.film(scene, request, clock, progress)
+        with clock.part("actions"):
+            # the first step saw pure noise: its hidden states are what the head was mostly trained on
+            actions = self._actions(first.hidden)
+        with clock.part("decode"):
+            frames = self.model.decode(last.clean, scene)
+        maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
+        return Rollout(frames, self.model.key_times(), actions, maps, clock.done())
+
+    def _actions(self, hidden: Hidden) -> NDArray[np.float32]:
+        return self.scale.to_world(self.model.net.act(hidden)[0].flatten(0, 1).float().cpu().numpy())
+
+    @torch.no_grad()
+    def act(self, request: Request) -> NDArray[np.float32]:
+        scene = self.model.scene(request)
+        generator = torch.Generator().manual_seed(request.seed)
+        times = self.model.times(*self.model.key_times())
+        step = next(denoise(self.model.net, scene, times, steps=1, generator=generator))
+        return self._actions(step.hidden)
+
+
+def publish_codec(context: Context) -> None:
+    """Ship the codec that all film families decode with."""
+    trained = checkpoint.load(context.weights(CODEC))
+    checkpoint.save(
+        context.checkpoints / "codec", {"codec": load_codec(context.weights(CODEC))}, trained.config
+    )
+
+
+FAMILY = Gr2

@@ -1,0 +1,173 @@
+"""The film model that families fork: its loss, its sampler, and its two phases of pre-training.
+
+Flow matching (Lipman et al. 2023, arXiv 2210.02747) on codec latents: a noisy future z_s = (1 - s) z + s n, the
+net predicts the clean future as a change of the first frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from einops import rearrange
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from vidvla.data.films import FilmBatch
+from vidvla.nn.video_dit import Hidden, VideoActionDiT
+from vidvla.pixels import to_float
+from vidvla.text import TEXT_DIM, TextTokens
+
+TRAIN_TIMESTEPS = 1000
+"""Noise level 1 in the units that the net and diffusers' schedulers share."""
+SMALLEST_LEVEL = 0.1
+"""The loss weight 1 / s is capped here."""
+
+
+class BackboneConfig(BaseModel):
+    """Sizes of the film net; defaults are those that tests use.
+
+    Attributes:
+        grid: latents a side of a frame.
+        latent_channels: numbers a latent.
+        frames: future frames a film.
+        stride: control steps between a film's frames.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grid: int = Field(default=8, gt=0)
+    latent_channels: int = Field(default=48, gt=0)
+    frames: int = Field(default=4, gt=0)
+    stride: int = Field(default=4, gt=0)
+    d_model: int = Field(default=32, gt=0)
+    n_heads: int = Field(default=2, gt=0)
+    n_layers: int = Field(default=1, gt=0)
+    fine_dim: int = Field(default=32, gt=0)
+    fine_layers: int = Field(default=1, ge=0)
+
+    def net(self, action_dim: int = 0) -> VideoActionDiT:
+        """The film net, with an action head for ``action_dim`` axes where that is not 0."""
+        return VideoActionDiT(
+            self.grid, 1, self.frames, self.d_model, self.n_heads, self.n_layers, TEXT_DIM, action_dim,
+            channels=self.latent_channels, fine_dim=self.fine_dim, fine_layers=self.fine_layers,
+            action_chunk=self.stride, action_tokens=True, pixel_stem=True,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a film starts from.
+
+    Attributes:
+        pixels: (B, 3, H, W) in [-1, 1].
+        latents: (B, C, h, w) of the same frame.
+        text: instruction tokens.
+    """
+
+    pixels: Tensor
+    latents: Tensor
+    text: TextTokens
+
+
+def predict_clean(
+    net: VideoActionDiT, scene: Scene, noisy: Tensor, level: Tensor, times: Tensor
+) -> tuple[Tensor, Hidden]:
+    """The net's guess of the clean futures (B, K, C, h, w) from noisy ones at ``level`` (B, K) in [0, 1]."""
+    hidden, cond = net.hidden(
+        scene.latents, noisy, level * TRAIN_TIMESTEPS, scene.text.tokens,
+        lang_mask=scene.text.mask, times=times, pixels=scene.pixels,
+    )  # fmt: skip
+    return scene.latents[:, None] + net.unpatchify(net.film(hidden, cond)), hidden
+
+
+def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
+    """(B,) in (0, 1]: two fifths at 1, where one-step films and actions are read, the rest logit-normal."""
+    level = torch.sigmoid(0.5 + torch.randn(batch, generator=generator))
+    return torch.where(torch.rand(batch, generator=generator) < 0.4, torch.ones(batch), level)
+
+
+def film_loss(
+    net: VideoActionDiT, batch: FilmBatch, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Hidden]:
+    """Flow-matching loss of the futures that are not given, and the hidden states for other heads.
+
+    Returns:
+        ``film`` (what to minimise) and ``mean_film`` (plain latent error at full noise), and the hidden states.
+    """
+    device = batch.first.device
+    level = noise_levels(len(batch.first), generator).to(device)
+    noise = torch.randn(batch.future.shape, generator=generator).to(device)
+    levels = level[:, None] * (~batch.known)
+    mix = levels[:, :, None, None, None]
+    scene = Scene(to_float(batch.pixels), batch.first, batch.text)
+    clean, hidden = predict_clean(net, scene, (1 - mix) * batch.future + mix * noise, levels, batch.times)
+    error = (clean - batch.future).square().mean(dim=2)  # (B, K, h, w)
+    moved = ((batch.future - batch.first[:, None]).abs().mean(dim=2) > 0.15).float()
+    asked = (~batch.known).float()[:, :, None, None]
+    weight = asked * (1 + 2 * moved) / level.clamp(min=SMALLEST_LEVEL)[:, None, None, None]
+    full = ((level == 1).float()[:, None, None, None] * asked).expand_as(error)
+    return {
+        "film": (weight * error).mean(),
+        "mean_film": (error * full).sum() / full.sum().clamp(min=1),
+    }, hidden
+
+
+@dataclass(frozen=True)
+class FilmStep:
+    """One denoising step: the guess of the clean futures (B, K, C, h, w), and the hidden states behind it."""
+
+    step: int
+    clean: Tensor
+    hidden: Hidden
+
+
+def denoise(
+    net: VideoActionDiT,
+    scene: Scene,
+    times: Tensor,
+    *,
+    steps: int,
+    guidance: float = 1.0,
+    generator: torch.Generator,
+    known: Tensor | None = None,
+    given: Tensor | None = None,
+) -> Iterator[FilmStep]:
+    """Euler steps of the flow from noise to film (diffusers' FlowMatchEulerDiscreteScheduler), one at a time.
+
+    Args:
+        times: (B, K) control steps from the first frame.
+        steps: number of network calls (twice that with guidance).
+        guidance: classifier-free guidance weight (Ho and Salimans 2022); 1 asks the net once a step.
+        known: (B, K) bool, futures that are given in ``given`` (B, K, C, h, w) and kept.
+    """
+    if steps < 1:
+        raise ValueError(f"expected at least 1 denoising step, got {steps}")
+    batch, frames = times.shape
+    shape = (batch, frames, *scene.latents.shape[1:])
+    sample = torch.randn(shape, generator=generator).to(scene.latents.device)
+    free = torch.ones_like(times, dtype=torch.bool) if known is None else ~known
+    select = free[:, :, None, None, None]
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=2.0)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=sample.device)
+    silent = Scene(
+        scene.pixels, scene.latents, TextTokens(scene.text.tokens, torch.zeros_like(scene.text.mask))
+    )
+    for index, timestep in enumerate(scheduler.timesteps):
+        if given is not None:
+            sample = torch.where(select, sample, given)
+        sigma = scheduler.sigmas[index]
+        clean, hidden = predict_clean(net, scene, sample, sigma * free, times)
+        if guidance != 1:
+            plain, _ = predict_clean(net, silent, sample, sigma * free, times)
+            clean = plain + guidance * (clean - plain)
+        yield FilmStep(index, clean if given is None else torch.where(select, clean, given), hidden)
+        sample = scheduler.step((sample - clean) / sigma, timestep, sample, return_dict=False)[0]
+
+
+def flatten_time(films: Tensor) -> Tensor:
+    """(B, K, C, h, w) -> (B * K, C, h, w)."""
+    return rearrange(films, "b k c h w -> (b k) c h w")

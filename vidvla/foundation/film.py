@@ -1,0 +1,103 @@
+"""A trained film model at work: frames in, frames out, with the hidden states that other heads read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vidvla.families.base import Clock, fit_square
+from vidvla.foundation.backbone import BackboneConfig, FilmStep, Scene, denoise, flatten_time
+from vidvla.nn.attention import AttentionTrace
+from vidvla.nn.codec import FrameCodec
+from vidvla.nn.video_dit import VideoActionDiT
+from vidvla.pixels import to_float, to_uint8
+from vidvla.text import TextTokens, check_instruction, text_encoder
+from vidvla.types import Attention, ProgressCallback, Request
+from vidvla.worlds.base import Frame
+
+MAX_STEPS = 32
+"""Denoising steps that a request may ask for."""
+MAX_GUIDANCE = 10.0
+
+
+def check_request(request: Request) -> str:
+    """The instruction, cleaned; ValueError where a field of ``request`` is out of range."""
+    frame = request.frame
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ValueError(f"expected a frame (H, W, 3) uint8, got {frame.dtype} {frame.shape}")
+    if not 1 <= request.steps <= MAX_STEPS:
+        raise ValueError(f"expected 1 to {MAX_STEPS} denoising steps, got {request.steps}")
+    if not 0 <= request.guidance <= MAX_GUIDANCE:
+        raise ValueError(f"expected a guidance from 0 to {MAX_GUIDANCE:g}, got {request.guidance:g}")
+    if not 0 <= request.seed < 2**31:
+        raise ValueError(f"expected a seed from 0 to {2**31 - 1}, got {request.seed}")
+    return check_instruction(request.instruction)
+
+
+@dataclass(frozen=True)
+class FilmModel:
+    """Codec and film net together.
+
+    Attributes:
+        size: side of the frames in pixels.
+        device: where the nets are.
+    """
+
+    codec: FrameCodec
+    net: VideoActionDiT
+    config: BackboneConfig
+    device: torch.device
+
+    @property
+    def size(self) -> int:
+        return self.config.grid * self.codec.patch
+
+    def key_times(self) -> tuple[int, ...]:
+        """Control steps of a film's frames."""
+        return tuple(self.config.stride * (k + 1) for k in range(self.config.frames))
+
+    def scene(self, request: Request) -> Scene:
+        """Encode a request's frame and instruction."""
+        instruction = check_request(request)
+        pixels = to_float(fit_square(request.frame, self.size))[None].to(self.device)
+        return Scene(pixels, self.codec.encode(pixels), text_encoder()([instruction]).to(self.device))
+
+    def times(self, *values: int) -> torch.Tensor:
+        """Control steps as the net's (1, K)."""
+        return torch.tensor([values], device=self.device)
+
+    def film(
+        self, scene: Scene, request: Request, clock: Clock, progress: ProgressCallback | None = None
+    ) -> tuple[FilmStep, FilmStep]:
+        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last."""
+        times = self.times(*self.key_times())
+        generator = torch.Generator().manual_seed(request.seed)
+        first: FilmStep | None = None
+        with clock.part("film"):
+            for step in denoise(
+                self.net, scene, times, steps=request.steps, guidance=request.guidance, generator=generator
+            ):
+                first = first or step
+                if progress is not None:
+                    progress((step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}")
+        assert first is not None
+        return first, step
+
+    def decode(self, latents: torch.Tensor, scene: Scene) -> Frame:
+        """(1, K, C, h, w) -> (K, H, W, 3) uint8, keeping what did not move from the scene's frame."""
+        flat = flatten_time(latents)
+        count = len(flat)
+        frames, _ = self.codec.decode(
+            flat, scene.pixels.expand(count, -1, -1, -1), scene.latents.expand(count, -1, -1, -1)
+        )
+        return to_uint8(frames)
+
+    def attention(self, trace: AttentionTrace, text: TextTokens, instruction: str) -> Attention:
+        """The last network call of ``trace`` with its layout and words."""
+        words = ("(none)", *text_encoder().words(check_instruction(instruction)))
+        layouts = self.net.layouts(len(words))
+        count = len(layouts)
+        maps = tuple(m[0].cpu().numpy() for m in trace.maps[-count:])
+        return Attention(maps, layouts, tuple(trace.layers[-count:]), words)

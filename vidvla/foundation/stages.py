@@ -1,0 +1,177 @@
+"""The two shared phases of pre-training, and what families need to fork from them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vidvla import checkpoint
+from vidvla.actions import ActionScale
+from vidvla.data.films import FilmBatch, FilmData, WindowSpec
+from vidvla.families.base import Context, Phase, read_config
+from vidvla.foundation.backbone import BackboneConfig, Scene, denoise, film_loss, flatten_time
+from vidvla.foundation.codec import CodecConfig, CodecStage
+from vidvla.nn.codec import FrameCodec
+from vidvla.nn.video_dit import VideoActionDiT
+from vidvla.pixels import to_float, to_uint8
+from vidvla.train.loop import TrainConfig
+from vidvla.worlds.metaworld import MetaWorld
+
+WORLD = "metaworld"
+CODEC, PHYSICS, FILM = "backbone.codec", "backbone.physics", "backbone.film"
+"""Names of the shared phases."""
+
+
+def unit_actions() -> ActionScale:
+    """The scale of the robot world's actions."""
+    return ActionScale.of(MetaWorld.action_spec)
+
+
+def load_codec(folder: Path) -> FrameCodec:
+    """A frozen codec from its checkpoint folder."""
+    saved = checkpoint.load(folder)
+    codec = FrameCodec(**CodecConfig(**saved.config["model"]).model_dump())
+    saved.fill(codec, "codec")
+    return codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load_net(folder: Path, config: BackboneConfig, action_dim: int = 0) -> VideoActionDiT:
+    """A film net from a checkpoint folder; a new action head where the checkpoint has none."""
+    net = config.net(action_dim)
+    saved = checkpoint.load(folder)
+    fresh = {n: v for n, v in net.state_dict().items() if n.startswith("action_")}
+    if not any(name.startswith("net.action_") for name in saved.tensors):
+        saved.tensors.update({f"net.{name}": value for name, value in fresh.items()})
+    saved.fill(net, "net")
+    return net
+
+
+@functools.cache
+def film_data(context: Context, world: str, limit: int | None = None) -> FilmData:
+    """The recorded windows of ``world``, read once a process."""
+    folder = context.weights(CODEC)
+    scale = unit_actions().to_unit if world == WORLD else None
+    return FilmData(context.data / world, load_codec(folder), checkpoint.fingerprint(folder), scale, limit)
+
+
+class FilmStage:
+    """Learn futures of one world's films, and, with an action head, the actions between their frames.
+
+    Args:
+        data: the windows, read when first needed.
+        spec: how windows are cut.
+        start: makes the net with the weights that the stage starts from.
+        action_weight: lambda of L = L_film + lambda L_action; 0 trains the film alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        data: Callable[[], FilmData],
+        spec: WindowSpec,
+        start: Callable[[], VideoActionDiT],
+        action_weight: float = 0.0,
+    ) -> None:
+        self.name, self.context, self.spec, self.start = name, context, spec, start
+        self.action_weight = action_weight
+        self._data = data
+
+    @functools.cached_property
+    def data(self) -> FilmData:
+        return self._data()
+
+    def build(self) -> nn.Module:
+        return JointNet(self.start(), self.action_weight)
+
+    def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
+        return self.data.batch(size, self.spec, generator)
+
+    def loss(self, model: nn.Module, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = model(batch, generator)
+        return values
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module) -> NDArray[np.uint8]:
+        assert isinstance(model, JointNet)
+        batch = self.data.batch(6, WindowSpec(self.spec.frames, self.spec.stride, 0.0, 0.0), _generator(7))
+        device = next(model.parameters()).device
+        batch = batch.to(device)
+        codec = load_codec(self.context.weights(CODEC)).to(device)
+        scene = Scene(to_float(batch.pixels), batch.first, batch.text)
+        *_, last = denoise(model.net, scene, batch.times, steps=2, generator=_generator(8))
+        count = batch.future.shape[1]
+        pixels = scene.pixels.repeat_interleave(count, dim=0)
+        first = batch.first.repeat_interleave(count, dim=0)
+        rows = []
+        for films in (batch.future, last.clean):
+            frames, _ = codec.decode(flatten_time(films), pixels, first)
+            rows.append(to_uint8(frames).reshape(len(films), count, *batch.pixels.shape[1:]))
+        start = batch.pixels.cpu().numpy()
+        lines = []
+        for i in range(len(start)):
+            for row in rows:
+                lines.append(np.concatenate([start[i], *row[i]], axis=1))
+        return np.concatenate(lines, axis=0)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class JointNet(nn.Module):
+    """A film net with its loss as ``forward``, so that every parallel wrapper of Accelerate sees one call."""
+
+    def __init__(self, net: VideoActionDiT, action_weight: float) -> None:
+        super().__init__()
+        self.net = net
+        self.action_weight = action_weight
+
+    def forward(self, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch; see :func:`vidvla.foundation.backbone.film_loss`."""
+        values, hidden = film_loss(self.net, batch, generator)
+        values["loss"] = values["film"]
+        if self.action_weight:
+            error = (self.net.act(hidden) - batch.actions).abs().mean(dim=-1)  # (B, K, S)
+            values["action"] = (error * batch.action_mask).sum() / batch.action_mask.sum().clamp(min=1)
+            values["loss"] = values["loss"] + self.action_weight * values["action"]
+        return values
+
+
+def backbone_config() -> BackboneConfig:
+    """The shipped sizes."""
+    return BackboneConfig(**read_config("backbone")["model"])
+
+
+def backbone_phases() -> list[Phase]:
+    """Codec, phase 1 (clips without a robot), phase 2 (robot film without actions)."""
+    config = read_config("backbone")
+    model = backbone_config()
+    film = WindowSpec(model.frames, model.stride, **config["windows"])
+    physics = WindowSpec(model.frames, model.stride, 0.0, film.drop_text)
+
+    def codec(context: Context) -> CodecStage:
+        worlds = [context.data / WORLD, context.data / "physics"]
+        return CodecStage(CodecConfig(**config["codec"]), worlds, config["codec_shares"])
+
+    return [
+        Phase(CODEC, codec, TrainConfig(**config["train"]["codec"])),
+        Phase(
+            PHYSICS,
+            lambda c: FilmStage(PHYSICS, c, lambda: film_data(c, "physics"), physics, model.net),
+            TrainConfig(**config["train"]["physics"]),
+        ),
+        Phase(
+            FILM,
+            lambda c: FilmStage(
+                FILM, c, lambda: film_data(c, WORLD), film, lambda: load_net(c.weights(PHYSICS), model)
+            ),
+            TrainConfig(**config["train"]["film"]),
+        ),
+    ]

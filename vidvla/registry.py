@@ -1,0 +1,33 @@
+"""Families found by scanning their folder: one module is one family, no list to keep."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+
+import vidvla.families
+from vidvla.families.base import Family
+
+
+@functools.cache
+def families() -> dict[str, type[Family]]:
+    """All families by name. A module that does not import raises: a broken family must not vanish quietly."""
+    found = {}
+    for module in pkgutil.iter_modules(vidvla.families.__path__):
+        if module.name == "base":
+            continue
+        imported = importlib.import_module(f"vidvla.families.{module.name}")
+        family: type[Family] = imported.FAMILY
+        if family.name != module.name:
+            raise ImportError(f"expected the family of {module.name}.py to be named so, got {family.name!r}")
+        found[family.name] = family
+    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def family(name: str) -> type[Family]:
+    """One family by name; ValueError lists the known ones."""
+    known = families()
+    if name not in known:
+        raise ValueError(f"expected a family among {', '.join(known)}; got {name!r}")
+    return known[name]
