@@ -75,7 +75,7 @@ def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOL
     """
     buffer = io.BytesIO()
     rate = Fraction(steps_per_second / SLOWDOWN).limit_denominator(1000)
-    with av.open(buffer, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
         stream.thread_count = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from vidvla.worlds.base import ActionSpec
 class ActionScale:
     """Linear map of each axis from [low, high] to [-1, 1]; lives in the checkpoint as ``low`` and ``high``."""
 
-    def __init__(self, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    def __init__(self, low: Sequence[float], high: Sequence[float]) -> None:
         if len(low) != len(high) or any(a >= b for a, b in zip(low, high, strict=True)):
             raise ValueError(f"expected one low below each high, got {low} and {high}")
         self.low, self.high = np.asarray(low, np.float32), np.asarray(high, np.float32)
@@ -20,6 +22,10 @@ class ActionScale:
     def of(cls, spec: ActionSpec) -> ActionScale:
         """The scale of a world's axes."""
         return cls(spec.low, spec.high)
+
+    def saved(self) -> dict[str, list[float]]:
+        """The arguments that make this scale again, as plain JSON values."""
+        return {"low": self.low.tolist(), "high": self.high.tolist()}
 
     def to_unit(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., A) in world units -> [-1, 1]."""

@@ -110,6 +110,7 @@ def train(
     device: Device = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.")] = 0,
     phase: Annotated[str, typer.Option(help="Run this phase alone, such as gr2.joint.")] = "",
+    size: Annotated[str, typer.Option(help="small (two CPU cores) or gpu.")] = "small",
     root: DataFolder = Path(),
 ) -> None:
     """Run whatever phases of a family are missing, resume interrupted ones, and publish the weights."""
@@ -121,12 +122,12 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    kind, context = find(family), default_context(root)
+    kind, context = find(family), default_context(root, size)
     if phase:
-        chosen = [p for p in kind.phases() if p.name == phase]
+        chosen = [p for p in kind.phases(size) if p.name == phase]
         if not chosen:
             raise ValueError(
-                f"expected a phase among {', '.join(p.name for p in kind.phases())}; got {phase!r}"
+                f"expected a phase among {', '.join(p.name for p in kind.phases(size))}; got {phase!r}"
             )
         run_phase(context, chosen[0], device)
         return

@@ -16,7 +16,7 @@ from vidvla.service import HORIZON, Service
 
 FRESH_SEED = EVAL_SEEDS.stop
 """Layouts from here on were neither trained nor measured on."""
-EXAMPLES = 6
+EXAMPLES = 4
 SCOPE = (
     "The models know one simulated robot (Meta-World), one camera and {count} tasks. "
     "Other pictures are fine to try, but expect films that make no sense."

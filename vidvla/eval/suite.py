@@ -111,7 +111,7 @@ def measure_speed(family: Family, job: Job) -> list[Row]:
         family(Request(frame, "open the door", trial, job.steps))
         if trial >= 2:
             seconds.append(time.perf_counter() - start)
-    hours = registry_hours(family)
+    hours = core_hours(family)
     rows = [
         Row.of(family.name, "all", "seconds_per_film", "s", mean(seconds)),
         Row.of(family.name, "all", "parameters", "count", _exact(family.parameters())),
@@ -127,12 +127,9 @@ def _exact(value: float) -> Estimate:
     return Estimate(value, 1, value, value)
 
 
-def registry_hours(family: Family) -> float | None:
-    """Core-hours of all phases behind a family's published weights, where its training record says them."""
-    total = 0.0
-    for record in family.records:
-        total += record["seconds"] * record["threads"] / 3600
-    return total or None
+def core_hours(family: Family) -> float | None:
+    """Core-hours of all phases behind a family's weights, shared ones included; None where no record says them."""
+    return sum(r["seconds"] * r["threads"] / 3600 for r in family.records) or None
 
 
 @dataclass(frozen=True)

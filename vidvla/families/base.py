@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import tomllib
 from abc import ABC, abstractmethod
@@ -18,9 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from vidvla import checkpoint
 from vidvla.train.loop import Stage, TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 from vidvla.worlds.base import Frame
+
+
+SMALL = "small"
+SIZES = (SMALL, "gpu")
+"""Configurations that ship: what two CPU cores train, and what a GPU would."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +38,23 @@ class Context:
         data: folder with one recorded folder a world.
         runs: folder of the runs, one a phase.
         checkpoints: folder of published checkpoints.
+        size: which configurations are trained, one of :data:`SIZES`.
     """
 
     data: Path
     runs: Path
     checkpoints: Path
+    size: str = SMALL
 
     def weights(self, phase: str) -> Path:
         """The finished weights of a phase, such as ``backbone.film``."""
         return self.runs / phase / "final"
+
+
+    def description(self, family: str, world: str, phases: list[str], **model: Any) -> dict[str, Any]:
+        """The ``config.json`` of a published family: its sizes, and the record of every phase behind it."""
+        trained = [json.loads((self.weights(name) / checkpoint.CONFIG).read_text()) for name in phases]
+        return {"family": family, "world": world, **model, "trained": trained}
 
 
 @dataclass(frozen=True)
@@ -81,11 +96,13 @@ class Family(ABC):
     acts: ClassVar[bool]
     attends: ClassVar[bool]
     inverts: ClassVar[bool] = False
+    records: tuple[dict[str, Any], ...] = ()
+    """What each phase behind the loaded weights used: settings, seconds, threads, data."""
 
     @classmethod
     @abstractmethod
-    def phases(cls) -> list[Phase]:
-        """Phases of training in their order, shared ones included."""
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        """Phases of training in their order, shared ones included, at one of :data:`SIZES`."""
 
     @classmethod
     @abstractmethod
@@ -145,10 +162,13 @@ class Clock:
         return self.seconds | {"total": time.perf_counter() - self._start}
 
 
-def read_config(name: str) -> dict[str, Any]:
-    """The tables of ``configs/<name>.toml``."""
-    text = resources.files("vidvla.configs").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+def read_config(name: str, size: str = SMALL) -> dict[str, Any]:
+    """The tables of ``configs/<name>.toml``, or of ``configs/gpu/<name>.toml`` for the size ``gpu``."""
+    if size not in SIZES:
+        raise ValueError(f"expected a size among {', '.join(SIZES)}; got {size!r}")
+    folder = resources.files("vidvla.configs")
+    file = folder.joinpath(f"{name}.toml") if size == SMALL else folder.joinpath(size, f"{name}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def fit_square(frame: Frame, size: int) -> Frame:

@@ -17,7 +17,7 @@ from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.pairs import DemoBatch, Demos
-from vidvla.families.base import Clock, Context, Family, Phase, fit_square, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, fit_square, read_config
 from vidvla.foundation.film import check_request
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.predictor import VideoToActionPipeline
@@ -132,24 +132,19 @@ class Baseline(Family):
         self.net, self.config, self.scale, self.device = net, config, scale, device
 
     @classmethod
-    def phases(cls) -> list[Phase]:
-        config = read_config(cls.name)
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        config = read_config(cls.name, size)
         sizes = BaselineConfig(**config["model"])
         return [Phase(TRAIN, lambda c: BaselineStage(c, sizes), TrainConfig(**config["train"]["pipeline"]))]
 
     @classmethod
     def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), BaselineConfig(**read_config(cls.name)["model"])
+        scale, sizes = unit_actions(), BaselineConfig(**read_config(cls.name, context.size)["model"])
         net = PipelineNet(sizes, len(scale.low))
-        trained = checkpoint.load(context.weights(TRAIN))
-        trained.fill(net, "net")
-        config = {
-            "family": cls.name,
-            "world": WORLD,
-            "model": sizes.model_dump(),
-            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
-            "trained": {"pipeline": trained.config},
-        }
+        checkpoint.load(context.weights(TRAIN)).fill(net, "net")
+        config = context.description(
+            cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved()
+        )
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
 
     @classmethod
@@ -158,7 +153,9 @@ class Baseline(Family):
         sizes, scale = BaselineConfig(**saved.config["model"]), ActionScale(**saved.config["actions"])
         net = PipelineNet(sizes, len(scale.low))
         saved.fill(net, "net")
-        return cls(net.eval().to(device), sizes, scale, device)
+        family = cls(net.eval().to(device), sizes, scale, device)
+        family.records = tuple(saved.config["trained"])
+        return family
 
     @classmethod
     def tiny(cls) -> Baseline:

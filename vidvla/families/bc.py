@@ -15,7 +15,7 @@ from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.pairs import DemoBatch, Demos
-from vidvla.families.base import Clock, Context, Family, Phase, fit_square, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, fit_square, read_config
 from vidvla.families.baseline import mean_token
 from vidvla.foundation.film import check_request
 from vidvla.foundation.stages import WORLD, unit_actions
@@ -109,24 +109,19 @@ class BehaviourCloning(Family):
         self.net, self.scale, self.device = net, scale, device
 
     @classmethod
-    def phases(cls) -> list[Phase]:
-        config = read_config(cls.name)
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        config = read_config(cls.name, size)
         sizes = BcConfig(**config["model"])
         return [Phase(TRAIN, lambda c: BcStage(c, sizes), TrainConfig(**config["train"]["clone"]))]
 
     @classmethod
     def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), BcConfig(**read_config(cls.name)["model"])
+        scale, sizes = unit_actions(), BcConfig(**read_config(cls.name, context.size)["model"])
         net = BcNet(sizes, len(scale.low))
-        trained = checkpoint.load(context.weights(TRAIN))
-        trained.fill(net, "net")
-        config = {
-            "family": cls.name,
-            "world": WORLD,
-            "model": sizes.model_dump(),
-            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
-            "trained": {"clone": trained.config},
-        }
+        checkpoint.load(context.weights(TRAIN)).fill(net, "net")
+        config = context.description(
+            cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved()
+        )
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
 
     @classmethod
@@ -135,7 +130,9 @@ class BehaviourCloning(Family):
         scale = ActionScale(**saved.config["actions"])
         net = BcNet(BcConfig(**saved.config["model"]), len(scale.low))
         saved.fill(net, "net")
-        return cls(net.eval().to(device), scale, device)
+        family = cls(net.eval().to(device), scale, device)
+        family.records = tuple(saved.config["trained"])
+        return family
 
     @classmethod
     def tiny(cls) -> BehaviourCloning:

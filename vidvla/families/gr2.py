@@ -14,12 +14,13 @@ from torch import nn
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.films import WindowSpec
-from vidvla.families.base import Clock, Context, Family, Phase, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, denoise
 from vidvla.foundation.film import FilmModel
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
+    PHYSICS,
     WORLD,
     FilmStage,
     backbone_config,
@@ -27,6 +28,7 @@ from vidvla.foundation.stages import (
     film_data,
     load_codec,
     load_net,
+    publish_codec,
     unit_actions,
 )
 from vidvla.nn.attention import capture_attention
@@ -54,9 +56,9 @@ class Gr2(Family):
         self.model, self.scale = model, scale
 
     @classmethod
-    def phases(cls) -> list[Phase]:
-        config = read_config(cls.name)
-        model = backbone_config()
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        config = read_config(cls.name, size)
+        model = backbone_config(size)
         spec = WindowSpec(model.frames, model.stride, **config["windows"])
 
         def joint(context: Context) -> FilmStage:
@@ -66,20 +68,16 @@ class Gr2(Family):
                 action_weight=config["action_weight"],
             )  # fmt: skip
 
-        return [*backbone_phases(), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]))]
+        return [*backbone_phases(size), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]))]
 
     @classmethod
     def publish(cls, context: Context) -> None:
-        trained = checkpoint.load(context.weights(JOINT))
         scale = unit_actions()
-        config = {
-            "family": cls.name,
-            "world": WORLD,
-            "model": backbone_config().model_dump(),
-            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
-            "trained": trained.config,
-        }
-        net = load_net(context.weights(JOINT), backbone_config(), len(scale.low))
+        config = context.description(
+            cls.name, WORLD, [CODEC, PHYSICS, FILM, JOINT],
+            model=backbone_config(context.size).model_dump(), actions=scale.saved(),
+        )  # fmt: skip
+        net = load_net(context.weights(JOINT), backbone_config(context.size), len(scale.low))
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
         publish_codec(context)
 
@@ -90,7 +88,9 @@ class Gr2(Family):
         sizes = BackboneConfig(**config["model"])
         scale = ActionScale(**config["actions"])
         net = load_net(folder, sizes, len(scale.low)).eval().to(device)
-        return cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale)
+        family = cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale)
+        family.records = tuple(config["trained"])
+        return family
 
     @classmethod
     def tiny(cls) -> Gr2:
@@ -128,14 +128,6 @@ class Gr2(Family):
         times = self.model.times(*self.model.key_times())
         step = next(denoise(self.model.net, scene, times, steps=1, generator=generator))
         return self._actions(step.hidden)
-
-
-def publish_codec(context: Context) -> None:
-    """Ship the codec that all film families decode with."""
-    trained = checkpoint.load(context.weights(CODEC))
-    checkpoint.save(
-        context.checkpoints / "codec", {"codec": load_codec(context.weights(CODEC))}, trained.config
-    )
 
 
 FAMILY = Gr2

@@ -17,18 +17,19 @@ from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.pairs import PairBatch, pair_batch
-from vidvla.families.base import Clock, Context, Family, Phase, read_config
-from vidvla.families.gr2 import publish_codec
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
 from vidvla.foundation.film import FilmModel
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
+    PHYSICS,
     WORLD,
     backbone_config,
     backbone_phases,
     load_codec,
     load_net,
+    publish_codec,
     unit_actions,
 )
 from vidvla.nn.attention import capture_attention
@@ -119,28 +120,22 @@ class UniPi(Family):
         self.model, self.inverse, self.scale = model, inverse, scale
 
     @classmethod
-    def phases(cls) -> list[Phase]:
-        config = read_config(cls.name)
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        config = read_config(cls.name, size)
         sizes = InverseConfig(**config["inverse"])
         inverse = Phase(INVERSE, lambda c: InverseStage(c, sizes), TrainConfig(**config["train"]["inverse"]))
-        return [*backbone_phases(), inverse]
+        return [*backbone_phases(size), inverse]
 
     @classmethod
     def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), InverseConfig(**read_config(cls.name)["inverse"])
+        scale, sizes = unit_actions(), InverseConfig(**read_config(cls.name, context.size)["inverse"])
         inverse = sizes.net(len(scale.low))
-        trained = checkpoint.load(context.weights(INVERSE))
-        trained.fill(inverse, "net")
-        film = checkpoint.load(context.weights(FILM))
-        config = {
-            "family": cls.name,
-            "world": WORLD,
-            "model": backbone_config().model_dump(),
-            "inverse": sizes.model_dump(),
-            "actions": {"low": scale.low.tolist(), "high": scale.high.tolist()},
-            "trained": {"film": film.config, "inverse": trained.config},
-        }
-        nets = {"net": load_net(context.weights(FILM), backbone_config()), "inverse": inverse}
+        checkpoint.load(context.weights(INVERSE)).fill(inverse, "net")
+        config = context.description(
+            cls.name, WORLD, [CODEC, PHYSICS, FILM, INVERSE],
+            model=backbone_config(context.size).model_dump(), inverse=sizes.model_dump(), actions=scale.saved(),
+        )  # fmt: skip
+        nets = {"net": load_net(context.weights(FILM), backbone_config(context.size)), "inverse": inverse}
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, config)
         publish_codec(context)
 
@@ -153,7 +148,9 @@ class UniPi(Family):
         saved.fill(inverse, "inverse")
         net = load_net(folder, sizes).eval().to(device)
         model = FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device)
-        return cls(model, inverse.eval().to(device), scale)
+        family = cls(model, inverse.eval().to(device), scale)
+        family.records = tuple(saved.config["trained"])
+        return family
 
     @classmethod
     def tiny(cls) -> UniPi:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.families.base import fit_square
@@ -60,6 +60,13 @@ class Familiarity:
         saved.fill(codec, "codec")
         part = saved.part("familiar")
         return cls(codec.eval(), part["mean"], part["deviation"], saved.config["familiar"]["limit"])
+
+    def tensors(self) -> nn.Module:
+        """Mean and deviation as a module, for a checkpoint."""
+        module = nn.Module()
+        module.register_buffer("mean", self.mean)
+        module.register_buffer("deviation", self.deviation)
+        return module
 
     def measure(self, frame: Frame) -> float:
         """The distance of one frame as a multiple of the limit; above 1 is out of the training distribution."""

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.films import FilmBatch, FilmData, WindowSpec
-from vidvla.families.base import Context, Phase, read_config
+from vidvla.families.base import SMALL, Context, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise, film_loss, flatten_time
 from vidvla.foundation.codec import CodecConfig, CodecStage
+from vidvla.foundation.familiar import Familiarity
 from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float, to_uint8
@@ -144,15 +145,15 @@ class JointNet(nn.Module):
         return values
 
 
-def backbone_config() -> BackboneConfig:
-    """The shipped sizes."""
-    return BackboneConfig(**read_config("backbone")["model"])
+def backbone_config(size: str = SMALL) -> BackboneConfig:
+    """The film net's sizes."""
+    return BackboneConfig(**read_config("backbone", size)["model"])
 
 
-def backbone_phases() -> list[Phase]:
+def backbone_phases(size: str = SMALL) -> list[Phase]:
     """Codec, phase 1 (clips without a robot), phase 2 (robot film without actions)."""
-    config = read_config("backbone")
-    model = backbone_config()
+    config = read_config("backbone", size)
+    model = backbone_config(size)
     film = WindowSpec(model.frames, model.stride, **config["windows"])
     physics = WindowSpec(model.frames, model.stride, 0.0, film.drop_text)
 
@@ -175,3 +176,12 @@ def backbone_phases() -> list[Phase]:
             TrainConfig(**config["train"]["film"]),
         ),
     ]
+
+
+def publish_codec(context: Context) -> None:
+    """Ship the codec that all film families decode with, and what frames it has seen look like."""
+    folder = context.weights(CODEC)
+    codec, latents = load_codec(folder), film_data(context, WORLD).latents
+    familiar = Familiarity.fit(codec, torch.from_numpy(np.array(latents[::17], np.float32)))
+    config = checkpoint.load(folder).config | {"familiar": {"limit": familiar.limit}}
+    checkpoint.save(context.checkpoints / "codec", {"codec": codec, "familiar": familiar.tensors()}, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from vidvla import checkpoint
-from vidvla.families.base import Context, Family, Phase
+from vidvla.families.base import SMALL, Context, Family, Phase
 from vidvla.train.loop import Progress, fit
 
 
@@ -47,7 +47,7 @@ def run_phase(
 def train(family: type[Family], context: Context, device: str = "auto") -> list[str]:
     """Run the family's missing phases, publish it, and return the names of the phases that ran."""
     ran = []
-    for phase in family.phases():
+    for phase in family.phases(context.size):
         if not is_done(context, phase):
             run_phase(context, phase, device)
             ran.append(phase.name)
@@ -55,6 +55,9 @@ def train(family: type[Family], context: Context, device: str = "auto") -> list[
     return ran
 
 
-def default_context(root: Path) -> Context:
-    """Data and runs under ``root / "runs"``, checkpoints among the assets."""
-    return Context(root / "runs" / "data", root / "runs" / "train", checkpoint.ASSETS / "checkpoints")
+def default_context(root: Path, size: str = SMALL) -> Context:
+    """Data and runs under ``root / "runs"``; the small size publishes among the assets, others beside their runs."""
+    if size == SMALL:
+        return Context(root / "runs" / "data", root / "runs" / "train", checkpoint.ASSETS / "checkpoints")
+    runs = root / "runs" / size
+    return Context(runs / "data", runs / "train", runs / "checkpoints", size)

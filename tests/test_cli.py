@@ -1,0 +1,67 @@
+"""The command line: one sentence and a non-zero exit for what cannot be done."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vidvla.cli import parse_families, parse_seeds, parse_tasks, read_phrasings
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from vidvla.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_arguments_are_parsed() -> None:
+    assert parse_seeds("500000:500010") == range(500_000, 500_010)
+    assert len(parse_tasks("avdc")) == 11 and parse_tasks("reach, door-open") == ["reach", "door-open"]
+    assert "gr2" in parse_families("all") and parse_families("unipi") == ["unipi"]
+
+
+@pytest.mark.parametrize("text", ["", "5", "9:3", "a:b", "-1:5"])
+def test_wrong_seeds(text: str) -> None:
+    with pytest.raises(ValueError, match="A:B"):
+        parse_seeds(text)
+
+
+def test_wrong_phrasings(tmp_path: Path) -> None:
+    path = tmp_path / "phrases.toml"
+    with pytest.raises(ValueError, match="TOML"):
+        read_phrasings(path)
+    path.write_text('door-open = "open it"')
+    with pytest.raises(ValueError, match="list of phrases"):
+        read_phrasings(path)
+    path.write_text('door-open = ["open it"]')
+    assert read_phrasings(path) == {"door-open": ["open it"]}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("eval", "closed-loop", "--family", "nobody"),
+        ("eval", "dreams"),
+        ("eval", "film", "--seeds", "0:5"),
+        ("eval", "film", "--tasks", "fly"),
+        ("predict", "--family", "bc"),
+        ("train", "nobody"),
+        ("train", "bc", "--phase", "bc.nothing"),
+        ("record", "--world", "moon"),
+        ("serve", "--device", "abacus"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_1(arguments: tuple[str, ...]) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 1
+    assert "expected" in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_unreadable_pictures_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"nothing")
+    done = _run("predict", "--image", str(path), "--instruction", "open the door")
+    assert done.returncode == 1 and "expected a picture" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,77 @@
+"""Recording: deterministic, resumable, and clear where a folder stops in the middle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidvla.data.clips import EpisodeStore
+from vidvla.data.episode import KINDS, kind_of
+from vidvla.data.record import MANIFEST, read_manifest, record
+
+
+def test_recording_again_keeps_finished_shards(physics_data: Path) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in physics_data.glob("*.safetensors")}
+    record(physics_data, "physics", ["bounce", "fall"], range(0, 3))
+    assert before == {p.name: p.stat().st_mtime_ns for p in physics_data.glob("*.safetensors")}
+
+
+def test_a_store_gives_back_what_was_recorded(physics_data: Path) -> None:
+    from vidvla.worlds.physics import physics_clip
+
+    store = EpisodeStore(physics_data)
+    assert len(store.episodes) == 6
+    episode = next(e for e in store.episodes if e.entry.task == "fall" and e.entry.seed == 2)
+    clip = physics_clip("fall", 2, frames=21)
+    assert (episode.frames == clip.frames).all() and episode.entry.caption == clip.caption
+    assert sorted(e.index for e in store.episodes) == [21 * i for i in range(6)]
+
+
+def test_robot_episodes_say_what_is_clean(robot_data: Path) -> None:
+    store = EpisodeStore(robot_data)
+    kinds = {e.entry.kind: e for e in store.episodes}
+    assert set(kinds) == {"expert", "recover", "play"}
+    expert = kinds["expert"]
+    assert expert.entry.clean_from == 0 and expert.entry.success >= 0
+    assert (expert.actions == expert.expert_actions).all()
+    recover = kinds["recover"]
+    assert (recover.actions[recover.entry.clean_from :] == recover.expert_actions[recover.entry.clean_from :]).all()
+    assert (recover.actions != recover.expert_actions).any()
+    assert kinds["play"].entry.clean_from == kinds["play"].entry.steps
+    for episode in store.episodes:
+        assert len(episode.frames) == len(episode.actions) + 1
+
+
+def test_the_mix_holds_every_kind() -> None:
+    kinds = [kind_of(seed) for seed in range(20)]
+    assert set(kinds) == set(KINDS) and kinds.count("recover") == 12
+
+
+def test_broken_folders_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=MANIFEST):
+        read_manifest(tmp_path)
+    record(tmp_path, "physics", ["rope"], range(0, 2))
+    (shard,) = tmp_path.glob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="record that shard again"):
+        EpisodeStore(tmp_path)
+    shard.unlink()
+    with pytest.raises(ValueError, match="got 0"):
+        EpisodeStore(tmp_path)
+
+
+def test_wrong_ranges_and_worlds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one seed"):
+        record(tmp_path, "physics", ["fall"], range(0))
+    with pytest.raises(ValueError, match="expected a world"):
+        record(tmp_path, "moon", ["fall"], range(1))
+
+
+def test_equal_seeds_record_equal_episodes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        record(tmp_path / name, "physics", ["tool"], range(5, 7))
+    first, second = EpisodeStore(tmp_path / "a"), EpisodeStore(tmp_path / "b")
+    for x, y in zip(first.episodes, second.episodes, strict=True):
+        assert np.array_equal(x.frames, y.frames)

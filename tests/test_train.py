@@ -1,0 +1,155 @@
+"""The training loop: exact resume, Muon, and phases end to end on tiny data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidvla.data.films import FilmData, WindowSpec
+from vidvla.foundation.backbone import BackboneConfig
+from vidvla.foundation.codec import CodecConfig, CodecStage
+from vidvla.foundation.stages import FilmStage, unit_actions
+from vidvla.families.base import Context
+from vidvla.nn.codec import FrameCodec
+from vidvla.train.loop import TrainConfig, fit, step_generator
+from vidvla.train.muon import Muon, muon_groups, orthogonalize
+
+CONFIG = TrainConfig(steps=6, batch=2, lr=1e-3, warmup=2)
+CODEC = CodecConfig(latent_channels=8, width=8)
+
+
+def _losses(folder: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows]
+
+
+def _fit(folder: Path, data: Path, stop_after: int | None = None) -> torch.nn.Module:
+    stage = CodecStage(CODEC, [data], [1.0])
+    model, _ = fit(stage, CONFIG, folder, device="cpu", log_every=1, preview_every=0, stop_after=stop_after)
+    return model
+
+
+def test_resuming_is_exact(tmp_path: Path, physics_data: Path) -> None:
+    whole = _fit(tmp_path / "whole", physics_data)
+    _fit(tmp_path / "parts", physics_data, stop_after=2)
+    _fit(tmp_path / "parts", physics_data, stop_after=5)
+    parts = _fit(tmp_path / "parts", physics_data)
+    assert _losses(tmp_path / "whole") == _losses(tmp_path / "parts")
+    for (name, a), (_, b) in zip(whole.state_dict().items(), parts.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from vidvla.foundation.codec import CodecConfig, CodecStage
+from vidvla.train.loop import TrainConfig, fit
+stage = CodecStage(CodecConfig(latent_channels=8, width=8), [Path(sys.argv[1])], [1.0])
+fit(stage, TrainConfig(steps=40, batch=2, lr=1e-3, warmup=2), Path(sys.argv[2]), device="cpu",
+    log_every=1, preview_every=0, save_seconds=0.0)
+"""
+
+
+def test_a_killed_run_continues_as_if_unbroken(tmp_path: Path, physics_data: Path) -> None:
+    def run(folder: Path, kill_at: int | None) -> None:
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(physics_data), str(folder)])
+        while process.poll() is None:
+            log = folder / "log.jsonl"
+            if kill_at is not None and log.is_file() and log.read_text().count("\n") >= kill_at:
+                os.kill(process.pid, signal.SIGKILL)
+            time.sleep(0.01)
+        assert process.returncode == (0 if kill_at is None else -signal.SIGKILL)
+
+    run(tmp_path / "whole", None)
+    run(tmp_path / "killed", 8)
+    run(tmp_path / "killed", None)
+    # steps between the last saved state and the kill are logged twice, with equal losses both times
+    whole, killed = dict(_losses(tmp_path / "whole")), _losses(tmp_path / "killed")
+    assert {step for step, _ in killed} == set(whole)
+    assert all(whole[step] == loss for step, loss in killed)
+
+
+def test_every_step_draws_from_its_own_generator() -> None:
+    draws = {
+        float(torch.rand((), generator=step_generator(seed, step, process)))
+        for seed in (0, 1) for step in (0, 1) for process in (0, 1)
+    }  # fmt: skip
+    assert len(draws) == 8
+
+
+def test_orthogonalize_brings_singular_values_near_one() -> None:
+    for shape in ((16, 40), (40, 16)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+        assert values.min() > 0.5 and values.max() < 1.3
+
+
+def test_muon_fits_a_linear_map() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.ModuleDict({"mlp": torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))})
+    groups = muon_groups(net)
+    assert {g["muon"] for g in groups} == {True, False}
+    optimizer, x = Muon(groups, lr=0.02), torch.randn(64, 8)
+    target = x @ torch.randn(8, 8)
+    losses = []
+    for _ in range(300):
+        loss = (net["mlp"](x) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.02 * losses[0]
+
+
+@pytest.fixture
+def robot_stage(tmp_path: Path, robot_data: Path) -> FilmStage:
+    context = Context(robot_data.parent, tmp_path / "runs", tmp_path / "checkpoints")
+    sizes = BackboneConfig(latent_channels=8)
+    codec = CodecStage(CODEC, [robot_data], [1.0]).build().eval()
+    data = FilmData(robot_data, codec, "test", unit_actions().to_unit)
+    spec = WindowSpec(sizes.frames, sizes.stride, infill=0.3)
+    return FilmStage("test.joint", context, lambda: data, spec, lambda: sizes.net(4), action_weight=1.0)
+
+
+def test_film_and_actions_are_learned_together(tmp_path: Path, robot_stage: FilmStage) -> None:
+    config = TrainConfig(steps=60, batch=4, lr=3e-3, warmup=5)
+    fit(robot_stage, config, tmp_path / "run", device="cpu", log_every=1, preview_every=0)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["film"] < 0.9 * rows[0]["film"]
+    assert rows[-1]["action"] < 0.9 * rows[0]["action"]
+
+
+def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = robot_stage.data.batch(64, WindowSpec(4, 4, infill=0.5, drop_text=0.5), generator)
+    assert batch.future.shape == (64, 4, 8, 8, 8) and batch.actions.shape == (64, 4, 4, 4)
+    filled = batch.known.any(dim=1)
+    assert 10 < filled.sum() < 54
+    assert (batch.times[filled] == torch.tensor([1, 2, 3, 4])).all()
+    assert (batch.times[~filled] == torch.tensor([4, 8, 12, 16])).all()
+    assert (batch.known[filled] == torch.tensor([False, False, False, True])).all()
+    assert not batch.action_mask[filled].any() and batch.action_mask[~filled][:, 0, 0].all()
+    assert 10 < (~batch.text.mask.any(dim=1)).sum() < 54
+    assert batch.actions.abs().max() <= 1
+
+
+def test_codec_keeps_what_did_not_move(physics_data: Path) -> None:
+    codec = FrameCodec(latent_channels=8, width=8).eval()
+    frame = torch.rand(1, 3, 64, 64) * 2 - 1
+    latents = codec.encode(frame)
+    assert latents.shape == (1, 8, 4, 4)
+    decoded, mask = codec.decode(latents, frame, latents)
+    assert decoded.shape == frame.shape and ((mask >= 0) & (mask <= 1)).all()
+    with torch.no_grad():
+        codec.to_pixels.bias[3::4] = -50.0  # a mask of zeros paints nothing
+        codec.to_pixels.bias[12:] = -50.0
+    decoded, mask = codec.decode(latents, frame, latents)
+    assert torch.allclose(decoded, frame, atol=1e-5)

@@ -1,0 +1,104 @@
+"""The simulator: reproducible, branchable, and clear about bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vidvla.eval.rollouts import closed_loop
+from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
+
+pytestmark = pytest.mark.skipif(simulator_problem() is not None, reason=str(simulator_problem()))
+
+
+@pytest.fixture(scope="module")
+def world() -> MetaWorld:
+    return MetaWorld()
+
+
+def test_fifty_tasks_with_the_trained_ones_first(world: MetaWorld) -> None:
+    assert len(world.tasks) == 50
+    assert world.tasks[:11] == AVDC_TASKS
+
+
+def test_equal_seeds_give_equal_worlds(world: MetaWorld) -> None:
+    pictures = []
+    for seed in (7, 8, 7):
+        world.reset("door-open", seed)
+        world.step(world.expert())
+        pictures.append(world.render())
+    assert (pictures[0] == pictures[2]).all()
+    assert (pictures[0] != pictures[1]).any()
+    assert pictures[0].shape == (128, 128, 3) and pictures[0].dtype == np.uint8
+
+
+def test_branching_is_exact(world: MetaWorld) -> None:
+    world.reset("hammer", 3)
+    for _ in range(6):
+        world.step(world.expert())
+    start = world.snapshot()
+    runs = []
+    for _ in range(2):
+        world.restore(start)
+        for _ in range(8):
+            world.step(world.expert())
+        runs.append((world.hand(), world.render()))
+        world.reset("hammer", 4)  # something else happens in between
+        world.step(world.expert())
+    assert np.abs(runs[0][0] - runs[1][0]).max() < 1e-12
+    assert (runs[0][1] == runs[1][1]).all()
+
+
+@pytest.mark.parametrize("task", AVDC_TASKS)
+def test_experts_fulfil_their_tasks(world: MetaWorld, task: str) -> None:
+    world.reset(task, 1)
+    assert any(world.step(world.expert()).success for _ in range(44))
+
+
+def test_one_unit_of_action_moves_the_hand_in_centimetres(world: MetaWorld) -> None:
+    world.reset("reach", 0)
+    before = world.hand()
+    for _ in range(3):
+        world.step(np.asarray([2.0, 0, 0, 0], np.float32))
+    for _ in range(3):
+        world.step(np.zeros(4, np.float32))
+    moved = 100 * (world.hand() - before)
+    assert moved[0] == pytest.approx(6, abs=1)
+    assert np.abs(moved[1:]).max() < 1.5
+
+
+@pytest.mark.parametrize("task, seed", [("fly", 0), ("reach", -1), ("reach", 2**31)])
+def test_unknown_tasks_and_seeds_are_refused(world: MetaWorld, task: str, seed: int) -> None:
+    with pytest.raises(ValueError, match="expected a"):
+        world.reset(task, seed)
+
+
+@pytest.mark.parametrize("action", [[0, 0, 0], [0, 0, 0, np.nan], [9, 0, 0, 0]])
+def test_wrong_actions_are_refused_and_nothing_moves(world: MetaWorld, action: list[float]) -> None:
+    world.reset("reach", 0)
+    before = world.hand()
+    with pytest.raises(ValueError, match="expected"):
+        world.step(np.asarray(action, np.float32))
+    assert (world.hand() == before).all()
+
+
+def test_closed_loop_with_the_expert_succeeds_and_others_may_use_the_world(world: MetaWorld) -> None:
+    world.reset("button-press", 2)
+    start = world.snapshot()
+    simulator = MetaWorld()
+    simulator.reset("button-press", 2)
+
+    def policy(frame: np.ndarray, plan: int) -> np.ndarray:
+        world.reset("door-open", plan)  # another caller moves the shared world while this one thinks
+        actions = []
+        branch = simulator.snapshot()
+        for _ in range(8):
+            actions.append(simulator.expert())
+            simulator.step(actions[-1])
+        simulator.restore(branch)
+        for action in actions[:4]:
+            simulator.step(action)
+        return np.stack(actions)
+
+    *_, last = closed_loop(world, policy, start, execute=4, film=True)
+    assert last.success and last.steps < 40
