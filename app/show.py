@@ -130,18 +130,16 @@ def overlay(frame: Frame, heat: HeatMap) -> Frame:
     return np.round(grey * (1 - weight) + colours * weight).clip(0, 255).astype(np.uint8)
 
 
-def _plain(figure: go.Figure, height: int, legend: bool = False) -> go.Figure:
+def _plain(figure: go.Figure, height: int) -> None:
     """House style of every chart: see-through, quiet lines, no dragging."""
     figure.update_layout(
-        height=height, margin={"l": 34, "r": 8, "t": 22, "b": 30}, dragmode=False, showlegend=legend,
+        height=height, margin={"l": 34, "r": 8, "t": 22, "b": 30}, dragmode=False, showlegend=False,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 11, "color": INK},
         hoverlabel={"font": {"size": 11}}, template=None,
-        legend={"orientation": "h", "x": 0, "y": -0.22, "font": {"size": 11}},
     )  # fmt: skip
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
-    return figure
 
 
 def _captions(figure: go.Figure) -> None:
@@ -160,17 +158,15 @@ def actions_figure(
         curves: (name, colour, (N, A) actions) to draw solid.
         truth: the expert's (N, A), dashed.
     """
-    columns = 2 if len(spec) > 1 else 1
-    lines = -(-len(spec) // columns)
     titles = [f"<b>{name}</b>  {unit}" for name, unit in zip(spec.names, spec.units, strict=True)]
     figure = make_subplots(
-        lines, columns, subplot_titles=titles, horizontal_spacing=0.13, vertical_spacing=0.3 / lines
+        len(spec), 1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.32 / len(spec)
     )
     drawn = [(name, {"color": colour, "width": 2}, values) for name, colour, values in curves]
     if truth is not None:
         drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "width": 2, "dash": "dot"}, truth))
     for axis in range(len(spec)):
-        row, column = axis // columns + 1, axis % columns + 1
+        row, column = axis + 1, 1
         for name, line, values in drawn:
             held = np.append(values[:, axis], values[-1:, axis])
             seconds = np.arange(len(held)) / steps_per_second
@@ -183,10 +179,10 @@ def actions_figure(
         figure.update_yaxes(
             range=[spec.low[axis] - margin, spec.high[axis] + margin], nticks=3, row=row, col=column
         )
-        if row == lines:
-            figure.update_xaxes(title={"text": "seconds", "standoff": 2}, row=row, col=column)
-    _plain(figure, 60 + 105 * lines)
+    figure.update_xaxes(title={"text": "seconds", "standoff": 2}, row=len(spec), col=1)
+    _plain(figure, 52 + 68 * len(spec))
     _captions(figure)
+    figure.update_annotations(x=0, xanchor="left", xref="paper")
     return figure
 
 
@@ -230,9 +226,8 @@ def mass_figure(masses: Sequence[LayerMass]) -> go.Figure:
             hovertemplate=f"%{{x:.1f}} % on {share}<extra>%{{y}}</extra>",
         )  # fmt: skip
     figure.update_layout(barmode="stack", bargap=0.35)
-    _plain(figure, 78 + 19 * len(masses), legend=True)
-    figure.update_layout(margin={"l": 70, "r": 8, "t": 4, "b": 58})
-    figure.update_layout(legend={"y": 0, "yref": "container", "yanchor": "bottom", "traceorder": "normal"})
+    _plain(figure, 32 + 19 * len(masses))
+    figure.update_layout(margin={"l": 70, "r": 14, "t": 4, "b": 24})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(range=[0, 100], ticksuffix=" %", nticks=5)
     return figure

@@ -13,7 +13,7 @@ def head(title: str, text: str, colour: str) -> str:
     """A column's title with its colour, and one muted sentence."""
     return (
         f'<div class="vv-head"><h3><i style="background:{colour}"></i>{escape(title)}</h3>'
-        f"<p>{escape(text)}</p></div>"
+        f'<p title="{escape(text)}">{escape(text)}</p></div>'
     )
 
 
@@ -45,13 +45,18 @@ def heading(text: str, hint: str = "") -> str:
     return f'<div class="vv-heading"><b>{escape(text)}</b><span>{escape(hint)}</span></div>'
 
 
-def figures(rows: Sequence[tuple[str, str, str]]) -> str:
-    """A row of (value, label, detail) tiles."""
+def legend(rows: Sequence[tuple[str, str]]) -> str:
+    """(label, colour) entries of a chart's legend."""
+    entries = "".join(f'<span><i style="background:{colour}"></i>{escape(label)}</span>' for label, colour in rows)
+    return f'<div class="vv-legend">{entries}</div>'
+
+
+def figures(rows: Sequence[tuple[str, str]], line: str) -> str:
+    """A row of (value, label) tiles over a muted line."""
     tiles = "".join(
-        f"<div><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(detail)}</small></div>"
-        for value, label, detail in rows
+        f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in rows
     )
-    return f'<div class="vv-figures">{tiles}</div>'
+    return f'<div class="vv-figures">{tiles}</div><p class="vv-parts">{escape(line)}</p>'
 
 
 def count(number: int) -> str:
@@ -62,13 +67,13 @@ def count(number: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """A duration: 0.42 s, 12 s."""
-    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+    """A duration: 0.42 s, 1.7 s, 12 s."""
+    return f"{value:.{2 if value < 1 else 1 if value < 10 else 0}f} s"
 
 
 def time_parts(rollout: Rollout) -> str:
-    """Where the time went: encode 0.01 · film 0.05."""
-    return " · ".join(f"{part} {value:.2f}" for part, value in rollout.seconds.items() if part != "total")
+    """Where the time went: encode 0.01 + film 0.05 s."""
+    return " + ".join(f"{part} {value:.2f}" for part, value in rollout.seconds.items() if part != "total") + " s"
 
 
 def moment(step: int, steps_per_second: float) -> str:

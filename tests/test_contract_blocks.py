@@ -348,7 +348,7 @@ def test_patchify_and_unpatchify_invert_each_other() -> None:
     assert torch.equal(net.unpatchify(patches), frames)
     anything = torch.randn(2, 4 * 64, 3 * 8 * 8)
     assert torch.equal(net.patchify(net.unpatchify(anything)), anything)
-    corner = patches[:, 64 + 1].unflatten(1, (3, 8, 8))  # second frame, first row, second column
+    corner = patches[:, 64 + 1].reshape(2, 3, 8, 8)  # second frame, first row, second column
     assert torch.equal(corner, frames[:, 1, :, :8, 8:16])
 
 

@@ -239,6 +239,15 @@ def samples(seeds: Seeds = "500900:500911") -> None:
 
 
 @app.command()
+def report(path: Annotated[Path, typer.Argument(help="Markdown document with figure blocks.")] = Path("README.md")) -> None:
+    """Renew a document's tables from the figure files."""
+    from vidvla.eval.report import write_report
+
+    write_report(path)
+    typer.echo(f"renewed the figures in {path}")
+
+
+@app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     host: str = "127.0.0.1",
@@ -260,3 +269,7 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"vidvla: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ class Card:
     layer: gr.Dropdown
     head: gr.Dropdown
     masses: gr.Plot
-    against: gr.Accordion
+    against: gr.Column
     strip: gr.Image
     quality: gr.Plot
 
@@ -102,11 +102,13 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
                 gr.HTML(words.heading("Actions", "solid: predicted, dotted: expert"))
                 parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
             parts |= _looking()
-            with gr.Accordion("Against the truth", open=False, **hidden) as parts["against"]:
+            with gr.Column(**hidden) as parts["against"], gr.Accordion("Against the truth", open=False):
+                gr.HTML(words.heading("Above: true", "below: predicted"))
                 parts["strip"] = gr.Image(
                     show_label=False, interactive=False, buttons=[], container=False, image_mode="RGBA", format="png",
                     elem_classes="vv-strip",
                 )  # fmt: skip
+                gr.HTML(words.legend([("prediction", colour), ("copying the first frame", show.TRUE_COLOUR)]))
                 parts["quality"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
     return Card(**parts)
 
@@ -123,7 +125,8 @@ def _looking() -> Updates:
             with gr.Row():
                 parts["layer"] = gr.Dropdown([("finest, mean", ALL)], value=ALL, label="Layer", min_width=80)
                 parts["head"] = gr.Dropdown([("all, mean", ALL)], value=ALL, label="Head", min_width=80)
-            gr.HTML(words.heading("Where the film's tokens look", "share by layer"))
+            gr.HTML(words.heading("Where the film's tokens look"))
+            gr.HTML(words.legend(show.SHARES))
             parts["masses"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
     return parts
 
@@ -172,13 +175,12 @@ def show_answer(card: Card, service: Service, answer: Answer, horizon: int, mome
 
 
 def _figures(answer: Answer) -> str:
-    rollout, rows = answer.rollout, []
-    rows.append((words.seconds(rollout.seconds["total"]), "to answer", words.time_parts(rollout)))
-    rows.append((words.count(answer.parameters), "weights", ""))
+    rollout = answer.rollout
+    rows = [(words.seconds(rollout.seconds["total"]), "to answer"), (words.count(answer.parameters), "weights")]
     if answer.quality is not None and answer.quality.times:
         own, copied = np.mean(answer.quality.psnr), np.mean(answer.quality.psnr_copy)
-        rows.append((f"{own:.1f} dB", "PSNR", f"copying the first frame {copied:.1f}"))
-    return words.figures(rows)
+        rows += [(f"{own:.1f} dB", "PSNR"), (f"{copied:.1f} dB", "still frame")]
+    return words.figures(rows, words.time_parts(rollout))
 
 
 def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
@@ -264,7 +266,7 @@ def show_moment(
     )
     attends = rollout.attention is not None and future_frames(rollout.attention) > 0
     caption = words.moment(time, service.steps_per_second)
-    hint = "click a place to see where it looks" if attends else ""
+    hint = "click a place to trace it" if attends else ""
     return {
         card.pair: gr.update(visible=True),
         card.caption: words.heading(caption.capitalize(), hint),

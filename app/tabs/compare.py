@@ -157,8 +157,8 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
         panel = build_panel(service)
         with gr.Column(elem_id="vv-stage"):
             moment = gr.Slider(
-                1, HORIZON, HORIZON, step=1, label="Moment", info="control step to look at in every column",
-                visible=False, elem_id="vv-moment",
+                1, HORIZON, HORIZON, step=1, label="Moment", info="control step",
+                visible=False, elem_id="vv-moment", buttons=[],
             )  # fmt: skip
             with gr.Row(elem_id="vv-cards"):
                 truth = _build_truth()
@@ -211,10 +211,12 @@ def _wire_card(tab: Compare, card: Card) -> Any:
             else cards.show_moment(card, service, answer, moment, place, word, layer, head)
         )
 
-    def click(*values: Any, event: gr.SelectData) -> Updates:
+    def click(
+        answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData
+    ) -> Updates:
         x, y = event.index
         place = (min(max(y / show.SIDE, 0.0), 1.0), min(max(x / show.SIDE, 0.0), 1.0))
-        return {card.place: place} | look(*values[:2], place, *values[3:])
+        return {card.place: place} | look(answer, moment, place, word, layer, head)
 
     def pick_layer(*values: Any) -> Updates:
         answer, layer = values[0], values[4]
@@ -227,7 +229,7 @@ def _wire_card(tab: Compare, card: Card) -> Any:
     inputs = [card.answer, tab.moment, card.place, card.word, card.layer, card.head]
     shown = _components(card)
     if card.info.attends:
-        card.frame.select(click, inputs, shown, **quiet)
+        card.frame.select(click, [*inputs[:2], *inputs[3:]], shown, **quiet)
         gr.on([card.word.input, card.head.input], look, inputs, shown, **quiet)
         card.layer.input(pick_layer, inputs, shown, **quiet)
 

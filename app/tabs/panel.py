@@ -123,7 +123,9 @@ def _build_source(service: Service) -> Updates:
                 with gr.Row(elem_classes="vv-seed"):
                     parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
+                gr.HTML(f'<p class="vv-scope">Unseen in training from {EVAL_SEEDS.start:,} up.</p>')
             with gr.Column(visible=False) as parts["uploads"]:
+                gr.HTML(f'<p class="vv-scope">{SCOPE.format(count=len(trained))}</p>')
                 parts["upload"] = gr.File(
                     label="Picture (its middle square is used)", height=120, file_types=["image"]
                 )
@@ -135,8 +137,6 @@ def _build_source(service: Service) -> Updates:
             elem_classes="vv-gallery", interactive=False,
         )  # fmt: skip
         parts["sample"] = gr.Textbox(first, label="Sample", visible=False)
-    scope = SCOPE.format(count=len(trained))
-    gr.HTML(f'<p class="vv-scope">{scope} Scene seeds from {EVAL_SEEDS.start} up were never trained on.</p>')
     return parts
 
 

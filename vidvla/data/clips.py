@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from torch import Tensor
 from vidvla.data.record import EpisodeEntry, read_manifest
 from vidvla.worlds.base import Frame
 
+T = TypeVar("T", bound=np.generic)
 
-def map_tensor(path: Path, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
+
+def map_tensor(path: Path, name: str, dtype: type[T]) -> NDArray[T]:
     """A read-only memory map of one tensor of a safetensors file."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))

@@ -30,7 +30,7 @@ def latents_of(
     if path.is_file():
         found = map_tensor(path, "latents", np.float16)
         if len(found) == store.frame_count:
-            return found  # type: ignore[return-value]
+            return found
     rows = []
     device = next(codec.parameters()).device
     with torch.no_grad():
@@ -43,7 +43,7 @@ def latents_of(
     partial = path.with_suffix(".partial")
     save_file({"latents": np.concatenate(rows)}, partial)
     partial.replace(path)
-    return map_tensor(path, "latents", np.float16)  # type: ignore[return-value]
+    return map_tensor(path, "latents", np.float16)
 
 
 @dataclass(frozen=True)

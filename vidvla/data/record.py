@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from vidvla.worlds.base import Frame
 from vidvla.data.episode import Episode, kind_of, physics_episode, record_episode
 
 TRAIN_SEEDS = range(500_000)
@@ -70,7 +73,10 @@ def _episodes(world: str, task: str, seeds: Sequence[int], kind: str | None, siz
 def _write_shard(
     out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int
 ) -> ShardEntry:
-    frames, actions, labels, entries = [], [], [], []
+    frames: list[Frame] = []
+    actions: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.float32]] = []
+    entries: list[EpisodeEntry] = []
     frame = step = 0
     for episode in _episodes(world, task, seeds, kind, size):
         steps = len(episode.actions)
@@ -93,7 +99,7 @@ def _write_shard(
         frame, step = frame + steps + 1, step + steps
     path = Path(out) / shard_name(task, seeds, kind)
     partial = path.with_suffix(".partial")
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "frames": np.concatenate(frames),
         "actions": np.concatenate(actions),
         "expert_actions": np.concatenate(labels),

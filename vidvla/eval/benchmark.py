@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from vidvla.data.record import EVAL_SEEDS, TRAIN_SEEDS
 from vidvla.eval.metrics import Estimate, Row, mean, proportion, psnr, ssim
-from vidvla.eval.rollouts import EXECUTE, closed_loop
+from vidvla.eval.rollouts import EXECUTE, Policy, closed_loop
 from vidvla.families.base import Family
 from vidvla.text import phrase_book
 from vidvla.types import Request
@@ -71,30 +71,25 @@ def tasks_and_all(
     return [*rows, Row.of(family, "all", metric, unit, estimate(everything))] if everything else rows
 
 
+def _policy(family: Family, phrase: str, seed: int) -> Policy:
+    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan))
+
+
 def measure_closed_loop(
     family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, execute: int = EXECUTE
 ) -> list[Row]:
     """Share of episodes fulfilled within 500 physics steps, replanning every ``execute`` control steps."""
-    world, outcomes = MetaWorld(), {task: [] for task in tasks}  # type: dict[str, list[float]]
+    world = MetaWorld()
+    outcomes: dict[str, list[float]] = {task: [] for task in tasks}
     replans: dict[str, list[float]] = {task: [] for task in tasks}
     with tqdm(total=len(tasks) * len(seeds), desc=f"closed loop {family.name}") as bar:
         for seed in seeds:
             for task in tasks:
-                phrase = phrasings[task][seed % len(phrasings[task])]
+                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed)
                 world.reset(task, seed)
-                chunk = None
-                for chunk in closed_loop(
-                    world,
-                    lambda frame, plan, phrase=phrase, seed=seed: family.act(
-                        Request(frame, phrase, seed + plan)
-                    ),
-                    world.snapshot(),
-                    execute=execute,
-                ):
-                    pass
-                assert chunk is not None
-                outcomes[task].append(float(chunk.success))
-                replans[task].append(chunk.plan)
+                *_, last = closed_loop(world, policy, world.snapshot(), execute=execute)
+                outcomes[task].append(float(last.success))
+                replans[task].append(last.plan)
                 bar.update()
                 bar.set_postfix(success=f"{np.mean([v for o in outcomes.values() for v in o]):.2f}")
     world.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from vidvla.nn.conv import ResBlock
@@ -98,13 +99,13 @@ class InverseDynamics(nn.Module):
         super().__init__()
         if base % GROUPS:
             raise ValueError(f"expected base to be a multiple of {GROUPS}, got {base}")
-        grid, kept = 8, 16
+        grid, kept = 8, 32  # half as many kept channels stay longer on the plateau of predicting no motion
         self.features = nn.Sequential(
             nn.Conv2d(3 * img_channels, base, 4, stride=2, padding=1), ResBlock(base, GROUPS),
             nn.Conv2d(base, 2 * base, 4, stride=2, padding=1), ResBlock(2 * base, GROUPS),
             nn.Conv2d(2 * base, 4 * base, 4, stride=2, padding=1), ResBlock(4 * base, GROUPS),
             nn.GroupNorm(GROUPS, 4 * base), nn.SiLU(),
-            nn.AdaptiveAvgPool2d(grid), nn.Conv2d(4 * base, kept, 1),
+            nn.AdaptiveAvgPool2d(grid), nn.Conv2d(4 * base, kept, 1), nn.GroupNorm(GROUPS, kept), nn.SiLU(),
         )  # fmt: skip
         self.head = nn.Sequential(
             nn.Linear(kept * grid * grid, hidden), nn.SiLU(),
@@ -126,7 +127,8 @@ class InverseDynamics(nn.Module):
             raise ValueError(f"expected frames of at least 16 x 16 pixels, got {tuple(current.shape[-2:])}")
         # The difference is a sum of the other two, but small motions are learnt sooner where it is given.
         pair = torch.cat([current, next_frame, next_frame - current], dim=1)  # (B, 3C, H, W)
-        return self.head(self.features(pair).flatten(1))
+        actions: Tensor = self.head(self.features(pair).flatten(1))
+        return actions
 
 
 def _squared_error(what: str, prediction: Tensor, target: Tensor) -> Tensor:
@@ -175,7 +177,7 @@ class VideoToActionPipeline(nn.Module):
         """
         before = torch.cat([current_frame[:, None], futures[:, :-1]], dim=1)
         actions: Tensor = self.inverse_dynamics(before.flatten(0, 1), futures.flatten(0, 1))
-        return actions.unflatten(0, futures.shape[:2])
+        return rearrange(actions, "(b k) a -> b k a", k=futures.shape[1])
 
     def forward(
         self,

@@ -162,7 +162,8 @@ def fit(
         project_dir=str(folder),
     )
     with accelerator.local_main_process_first():  # what the first process derives from the data, others read
-        model = stage.build().train().to(memory_format=torch.channels_last)  # convolutions on CPUs want it
+        model = stage.build().train()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions on CPUs want it
         stage.batch(1, step_generator(config.seed, 0, 0))
     optimizer: Any = Muon(muon_groups(model), lr=config.lr)
     ema = EMAModel(model.parameters(), decay=config.ema, use_ema_warmup=True, power=0.75)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -58,23 +59,46 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("expected no closure, got one")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            parameters = [p for p in group["params"] if p.grad is not None]
+            updates = self._matrices(parameters, group) if group["muon"] else self._adams(parameters, group)
+            for parameter, update in zip(parameters, updates, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._matrix(parameter, group) if group["muon"] else self._adam(parameter, group)
                 parameter.add_(update, alpha=-group["lr"])
 
-    def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+    def _adams(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        return [self._adam(parameter, group) for parameter in parameters]
+
+    def _matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Orthogonalised momenta; several processes share the work and add up what each has done."""
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        count, rank = (dist.get_world_size(), dist.get_rank()) if together else (1, 0)
+        updates = []
+        for index, parameter in enumerate(parameters):
+            nesterov = self._momentum(parameter, group)
+            mine = index % count == rank
+            updates.append(self._orthogonal(nesterov) if mine else torch.zeros_like(parameter))
+        if together and updates:
+            flat = torch.cat([update.flatten() for update in updates])
+            dist.all_reduce(flat)
+            parts = flat.split([update.numel() for update in updates])
+            updates = [part.view_as(update) for part, update in zip(parts, updates, strict=True)]
+        return updates
+
+    def _momentum(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        nesterov = parameter.grad.lerp(momentum, group["momentum"])
+        momentum: Tensor = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+        return parameter.grad.lerp(momentum, group["momentum"])
+
+    @staticmethod
+    def _orthogonal(matrix: Tensor) -> Tensor:
         # 0.2 * sqrt(longer side) matches the root mean square of an AdamW update (Liu et al. 2025, arXiv 2502.16982)
-        return orthogonalize(nesterov) * (0.2 * max(parameter.shape) ** 0.5)
+        return orthogonalize(matrix) * (0.2 * max(matrix.shape) ** 0.5)
 
     def _adam(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
@@ -91,7 +115,7 @@ def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Split trainable parameters: weights of linear layers inside blocks go to Muon, all others to AdamW."""
     inside = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and ".mlp." in f".{name}."]
     inside += [m for name, m in model.named_modules() if name.endswith(("attention.qkv", "attention.out"))]
-    matrices = {id(m.weight): m.weight for m in inside if m.weight.requires_grad}  # type: ignore[union-attr, misc]
+    matrices = {id(m.weight): m.weight for m in inside if m.weight.requires_grad}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in matrices]
     groups: list[dict[str, Any]] = [{"params": others, "muon": False}]
     if matrices:

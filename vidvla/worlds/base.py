@@ -61,9 +61,12 @@ class World(Protocol):
     """A scene that can be reset, acted on, looked at, and branched exactly."""
 
     name: str
-    tasks: tuple[str, ...]
     action_spec: ActionSpec
     steps_per_second: float
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names that ``reset`` takes."""
 
     def reset(self, task: str, seed: int) -> None:
         """Lay out ``task`` as ``seed`` says; equal seeds give equal worlds, bit for bit."""
