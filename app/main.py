@@ -65,9 +65,7 @@ def theme() -> gr.themes.Base:
 
 def build(service: Service, episode_steps: int = EPISODE_STEPS) -> gr.Blocks:
     """The page over ``service``; ``episode_steps`` limits an executed episode."""
-    with gr.Blocks(
-        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(DAY // 24, DAY // 4)
-    ) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(DAY // 24, DAY // 4)) as page:
         gr.HTML(HEADER)
         with gr.Tabs(elem_id="vv-tabs"):
             with gr.Tab("Compare"):

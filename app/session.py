@@ -118,9 +118,7 @@ def find_start(service: Service, form: Form) -> Start:
             raise ValueError(service.simulator_problem)
         task, seed = form.task or "", whole(form.seed, "scene seed")
         if task not in service.tasks():
-            raise ValueError(
-                f"expected one of the {len(service.tasks())} tasks in the list, got {task[:60]!r}"
-            )
+            raise ValueError(f"expected one of the {len(service.tasks())} tasks in the list, got {task[:60]!r}")
         scene = service.scene(task, seed)
         return Start(f"{task}, seed {seed}", scene.frame, scene.instruction, scene)
     if form.source == SAMPLE:
@@ -154,9 +152,7 @@ def failure(error: Exception, whose: str) -> str:
     if isinstance(error, ValueError):
         return sentence(error)
     log.exception("%s failed", whose, exc_info=error)
-    return (
-        f"{whose} failed with an internal error ({type(error).__name__}); the server's log has the details."
-    )
+    return f"{whose} failed with an internal error ({type(error).__name__}); the server's log has the details."
 
 
 def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
@@ -186,9 +182,7 @@ def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
         yield Asked(name)
         try:
             yield answer(service, name, start, request, tell)
-        except (
-            Exception
-        ) as error:  # the border of the page: one family's failure must not take the others along
+        except Exception as error:  # the border of the page: one family's failure must not take the others along
             yield Failed(name, failure(error, title))
     progress(1.0, "Done")
 

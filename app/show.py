@@ -99,9 +99,7 @@ def strip(rows: Sequence[Sequence[Frame]], side: int = 112, gap: int = 4) -> Fra
 
 def most_changed(before: Frame, after: Frame, cells: int = 16) -> tuple[float, float]:
     """(row, column) in [0, 1] of the place where two frames differ the most: what moved."""
-    change = np.abs(enlarge(after, 128).astype(np.float32) - enlarge(before, 128).astype(np.float32)).mean(
-        axis=2
-    )
+    change = np.abs(enlarge(after, 128).astype(np.float32) - enlarge(before, 128).astype(np.float32)).mean(axis=2)
     blocks = change.reshape(cells, 128 // cells, cells, 128 // cells).mean(axis=(1, 3))
     row, column = np.unravel_index(int(blocks.argmax()), blocks.shape)
     return (float(row) + 0.5) / cells, (float(column) + 0.5) / cells
@@ -159,9 +157,7 @@ def actions_figure(
         truth: the expert's (N, A), dashed.
     """
     titles = [f"<b>{name}</b>  {unit}" for name, unit in zip(spec.names, spec.units, strict=True)]
-    figure = make_subplots(
-        len(spec), 1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.32 / len(spec)
-    )
+    figure = make_subplots(len(spec), 1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.32 / len(spec))
     drawn = [(name, {"color": colour, "width": 2}, values) for name, colour, values in curves]
     if truth is not None:
         drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "width": 2, "dash": "dot"}, truth))
@@ -176,9 +172,7 @@ def actions_figure(
                 hovertemplate=f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
             )  # fmt: skip
         margin = 0.08 * (spec.high[axis] - spec.low[axis])
-        figure.update_yaxes(
-            range=[spec.low[axis] - margin, spec.high[axis] + margin], nticks=3, row=row, col=column
-        )
+        figure.update_yaxes(range=[spec.low[axis] - margin, spec.high[axis] + margin], nticks=3, row=row, col=column)
     figure.update_xaxes(title={"text": "seconds", "standoff": 2}, row=len(spec), col=1)
     _plain(figure, 52 + 68 * len(spec))
     _captions(figure)

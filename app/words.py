@@ -53,9 +53,7 @@ def legend(rows: Sequence[tuple[str, str]]) -> str:
 
 def figures(rows: Sequence[tuple[str, str]], line: str) -> str:
     """A row of (value, label) tiles over a muted line."""
-    tiles = "".join(
-        f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in rows
-    )
+    tiles = "".join(f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in rows)
     return f'<div class="vv-figures">{tiles}</div><p class="vv-parts">{escape(line)}</p>'
 
 

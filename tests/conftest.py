@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 def physics_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two kinds of physics clips, recorded for real."""
     folder = tmp_path_factory.mktemp("data") / "physics"
-    record(folder, "physics", ["bounce", "fall"], range(0, 3))
+    record(folder, "physics", ["bounce", "fall"], range(3))
     return folder
 
 
@@ -36,7 +36,7 @@ def robot_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(simulator_problem()))
     folder = tmp_path_factory.mktemp("data") / "metaworld"
     for kind in ("expert", "recover", "play"):
-        record(folder, "metaworld", ["handle-press"], range(0, 2), kind=kind)
+        record(folder, "metaworld", ["handle-press"], range(2), kind=kind)
     return folder
 
 

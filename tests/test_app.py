@@ -111,9 +111,9 @@ def file_of(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["one pixel", "huge", "text", "cut short"])
 def test_bad_uploads_are_one_sentence(service: Service, form: Form, tmp_path: Path, kind: str) -> None:
     upload = str(file_of(tmp_path, kind))
-    assert "picture" in (
-        said := sentence_of(service, dataclasses.replace(form, source=UPLOAD, upload=upload))
-    ) or ("megapixels" in said)
+    assert "picture" in (said := sentence_of(service, dataclasses.replace(form, source=UPLOAD, upload=upload))) or (
+        "megapixels" in said
+    )
     start, shown = panel.preview(service, UPLOAD, None, None, None, upload)
     assert start is None and shown == said
 
@@ -166,11 +166,7 @@ def test_one_failure_stays_its_own(service: Service, form: Form, monkeypatch: py
 
     monkeypatch.setattr(service, "predict", broken)
     ends = [event for event in session.ask(service, form, silent) if isinstance(event, Answer | Failed)]
-    assert (
-        isinstance(ends[0], Failed)
-        and "internal error" in ends[0].sentence
-        and "secret" not in ends[0].sentence
-    )
+    assert isinstance(ends[0], Failed) and "internal error" in ends[0].sentence and "secret" not in ends[0].sentence
     assert isinstance(ends[1], Answer) and ends[1].family == FILMING[1]
 
 
@@ -284,9 +280,7 @@ def test_figures_are_read_and_damaged_files_left_out(service: Service, tmp_path:
     row = {"family": "gr2", "task": "all", "metric": "success", "value": 0.51, "unit": "share", "n": 110,
            "low": 0.42, "high": 0.6}  # fmt: skip
     film = [
-        {**row, "metric": f"psnr{kind}_t{k}", "value": 20 + k, "unit": "dB"}
-        for k in (1, 2)
-        for kind in ("", "_copy")
+        {**row, "metric": f"psnr{kind}_t{k}", "value": 20 + k, "unit": "dB"} for k in (1, 2) for kind in ("", "_copy")
     ]
     hammer = {**row, "task": "hammer", "value": 0.9}
     import json
@@ -341,9 +335,7 @@ def test_a_person_predicts_looks_and_executes(address: str) -> None:
     outside: list[str] = []
     complaints: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
         page = browser.new_page(viewport={"width": 1366, "height": 768})
         page.set_default_timeout(240_000)
         page.on(
@@ -369,10 +361,7 @@ def test_a_person_predicts_looks_and_executes(address: str) -> None:
             expect(card.get_by_text("weights")).to_be_visible()
         expect(page.locator("#vv-predict")).to_have_text("Predict")
         expect(page.locator("#vv-message .vv-error")).to_have_count(0)
-        assert (
-            page.evaluate("[...document.querySelectorAll('.vv-film video')].filter(v => v.videoWidth).length")
-            >= 3
-        )
+        assert page.evaluate("[...document.querySelectorAll('.vv-film video')].filter(v => v.videoWidth).length") >= 3
 
         card = page.locator("#card-gr2")
         looks = card.locator(".vv-looks img").first

@@ -84,8 +84,8 @@ def perturb(net: nn.Module) -> None:
 def squares(centres: Tensor, size: int, half: float = 3.0) -> Tensor:
     """centres (B, 2), row and column in pixels -> (B, 3, size, size) in [0, 1]: a bright square each."""
     line = torch.arange(size, dtype=torch.float32)
-    rows, columns = ((half + 0.5 - (line - c[:, None]).abs()).clamp(0, 1) for c in centres.T)
-    shape = rows[:, :, None] * columns[:, None, :]  # edges that fall between pixels are mixed
+    inside: Tensor = (half + 0.5 - (line - centres[..., None]).abs()).clamp(0, 1)  # (B, 2, size), mixed at edges
+    shape = inside[:, 0, :, None] * inside[:, 1, None, :]
     return (0.3 + 0.6 * shape)[:, None].expand(-1, 3, -1, -1)
 
 
@@ -394,9 +394,7 @@ def test_action_loss_alone_reaches_the_transformer() -> None:
 
 def test_action_head_pools_each_future_frame() -> None:
     net = tiny_dit()
-    hidden, _ = net.hidden(
-        torch.randn(1, 3, 16, 16), torch.randn(1, 2, 3, 16, 16), torch.zeros(1), torch.randn(1, 6)
-    )
+    hidden, _ = net.hidden(torch.randn(1, 3, 16, 16), torch.randn(1, 2, 3, 16, 16), torch.zeros(1), torch.randn(1, 6))
     torch.testing.assert_close(hidden.frames, hidden.patches.mean(dim=2))
     assert net.action_head is not None
     torch.testing.assert_close(net.act(hidden), net.action_head(hidden.frames))

@@ -14,7 +14,7 @@ from vidvla.data.record import MANIFEST, read_manifest, record
 
 def test_recording_again_keeps_finished_shards(physics_data: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in physics_data.glob("*.safetensors")}
-    record(physics_data, "physics", ["bounce", "fall"], range(0, 3))
+    record(physics_data, "physics", ["bounce", "fall"], range(3))
     assert before == {p.name: p.stat().st_mtime_ns for p in physics_data.glob("*.safetensors")}
 
 
@@ -52,7 +52,7 @@ def test_the_mix_holds_every_kind() -> None:
 def test_broken_folders_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=MANIFEST):
         read_manifest(tmp_path)
-    record(tmp_path, "physics", ["rope"], range(0, 2))
+    record(tmp_path, "physics", ["rope"], range(2))
     (shard,) = tmp_path.glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(ValueError, match="record that shard again"):

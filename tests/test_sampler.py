@@ -57,9 +57,14 @@ def test_given_frames_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     given = torch.full((1, 2, 2, 4, 4), 7.0)
     steps = list(
         denoise(
-            None, _scene(), torch.tensor([[1, 2]]), steps=3, known=known, given=given,  # type: ignore[arg-type]
+            None,
+            _scene(),
+            torch.tensor([[1, 2]]),
+            steps=3,
+            known=known,
+            given=given,  # type: ignore[arg-type]
             generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        )
     )
     assert len(steps) == 3
     for step in steps:
@@ -107,7 +112,7 @@ def test_masked_words_change_nothing() -> None:
 
 
 def test_noise_levels_are_in_range_and_often_full() -> None:
-    levels = noise_levels(5000, torch.Generator().manual_seed(0))
+    levels = noise_levels(5000, 0.4, torch.Generator().manual_seed(0))
     assert levels.min() > 0 and levels.max() == 1
     assert (levels == 1).float().mean().item() == pytest.approx(0.4, abs=0.03)
 

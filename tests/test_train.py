@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from vidvla.data.films import FilmData, WindowSpec
+from vidvla.families.base import Context
 from vidvla.foundation.backbone import BackboneConfig
 from vidvla.foundation.codec import CodecConfig, CodecStage
 from vidvla.foundation.stages import FilmStage, unit_actions
-from vidvla.families.base import Context
 from vidvla.nn.codec import FrameCodec
 from vidvla.train.loop import TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,7 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The weights whose names start with ``prefix.``, without it."""
         start = f"{prefix}."
-        return {
-            name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)
-        }
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
     def fill(self, net: nn.Module, prefix: str) -> None:
         """Load the part ``prefix`` into ``net``; every name and shape must match."""
@@ -65,7 +62,7 @@ def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], half:
             tensors[f"{prefix}.{name}"] = kept.half() if half and kept.is_floating_point() else kept
     partial = folder / f"{WEIGHTS}.partial"
     save_file(tensors, partial)
-    os.replace(partial, folder / WEIGHTS)
+    partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -82,12 +79,8 @@ def load(folder: Path) -> Checkpoint:
     try:
         tensors = load_file(weights_path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"expected whole weights in {weights_path}, got a damaged file: {error}"
-        ) from error
-    return Checkpoint(
-        folder, config, {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
-    )
+        raise CheckpointError(f"expected whole weights in {weights_path}, got a damaged file: {error}") from error
+    return Checkpoint(folder, config, {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
 
 
 def fingerprint(folder: Path) -> str:

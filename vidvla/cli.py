@@ -98,9 +98,7 @@ def record(
 
         chosen = None if kind == "mix" else kind
         folder = out or Path("runs/data") / world
-        shards = run(
-            folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show
-        )
+        shards = run(folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show)
     typer.echo(f"{sum(len(s.episodes) for s in shards)} episodes in {folder}")
 
 
@@ -126,9 +124,7 @@ def train(
     if phase:
         chosen = [p for p in kind.phases(size) if p.name == phase]
         if not chosen:
-            raise ValueError(
-                f"expected a phase among {', '.join(p.name for p in kind.phases(size))}; got {phase!r}"
-            )
+            raise ValueError(f"expected a phase among {', '.join(p.name for p in kind.phases(size))}; got {phase!r}")
         run_phase(context, chosen[0], device)
         return
     ran = run(kind, context, device)
@@ -148,9 +144,7 @@ def publish(family: str, root: DataFolder = Path()) -> None:
 @app.command()
 def predict(
     family: FamilyNames = "all",
-    instruction: Annotated[
-        str, typer.Option(help="What to do; the task's plainest phrasing by default.")
-    ] = "",
+    instruction: Annotated[str, typer.Option(help="What to do; the task's plainest phrasing by default.")] = "",
     task: Annotated[str, typer.Option(help="Start from this task's scene.")] = "",
     seed: Annotated[int, typer.Option(help="Layout seed of the scene, and of the sampler.")] = 500_000,
     image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
@@ -225,9 +219,7 @@ def evaluate(
         return
     for row in rows:
         if row.task == "all":
-            typer.echo(
-                f"{row.family:10} {row.metric:16} {row.value:8.3f} [{row.low:.3f}, {row.high:.3f}] n={row.n}"
-            )
+            typer.echo(f"{row.family:10} {row.metric:16} {row.value:8.3f} [{row.low:.3f}, {row.high:.3f}] n={row.n}")
 
 
 @app.command()
@@ -239,7 +231,9 @@ def samples(seeds: Seeds = "500900:500911") -> None:
 
 
 @app.command()
-def report(path: Annotated[Path, typer.Argument(help="Markdown document with figure blocks.")] = Path("README.md")) -> None:
+def report(
+    path: Annotated[Path, typer.Argument(help="Markdown document with figure blocks.")] = Path("README.md"),
+) -> None:
     """Renew a document's tables from the figure files."""
     from vidvla.eval.report import write_report
 
@@ -256,7 +250,6 @@ def serve(
 ) -> None:
     """Open the playground in a browser."""
     from app.main import launch
-
     from vidvla.service import Service
 
     launch(Service(checkpoints, device), host, port)

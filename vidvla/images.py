@@ -25,29 +25,21 @@ def read_upload(path: Path) -> Frame:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(
-            f"expected a picture of at most {MAX_BYTES // 1_000_000} MB, got {size / 1e6:.0f} MB"
-        )
+        raise ValueError(f"expected a picture of at most {MAX_BYTES // 1_000_000} MB, got {size / 1e6:.0f} MB")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise ValueError(
-                        f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got {width}x{height}"
-                    )
+                    raise ValueError(f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got {width}x{height}")
                 if min(width, height) < MIN_SIDE:
-                    raise ValueError(
-                        f"expected a picture of at least {MIN_SIDE} pixels a side, got {width}x{height}"
-                    )
+                    raise ValueError(f"expected a picture of at least {MIN_SIDE} pixels a side, got {width}x{height}")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got more") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(
-            "expected a picture (PNG, JPEG, WebP ...), got a file that does not open as one"
-        ) from error
+        raise ValueError("expected a picture (PNG, JPEG, WebP ...), got a file that does not open as one") from error
     return square(np.asarray(upright))
 
 

@@ -129,9 +129,7 @@ def mass_by_layer(attention: Attention) -> tuple[LayerMass, ...]:
     return tuple(masses)
 
 
-def _chosen(
-    attention: Attention, layer: int | None, head: int | None
-) -> list[tuple[NDArray[np.float32], TokenLayout]]:
+def _chosen(attention: Attention, layer: int | None, head: int | None) -> list[tuple[NDArray[np.float32], TokenLayout]]:
     """(queries, keys) and layout of each layer that is asked for, heads averaged or one picked."""
     if layer is not None and not 0 <= layer < len(attention.maps):
         raise ValueError(f"expected a layer from 0 to {len(attention.maps) - 1}, got {layer}")

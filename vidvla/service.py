@@ -133,9 +133,7 @@ class Service:
         self._offered = None if loaded is None else frozenset(loaded)
         self._loaded: dict[str, Family] = dict(loaded or {})
         self._loading = threading.Lock()
-        self._thinking = (
-            threading.Lock()
-        )  # torch's threads are shared: two answers at once are slower than in turn
+        self._thinking = threading.Lock()  # torch's threads are shared: two answers at once are slower than in turn
         self._world_lock = threading.RLock()
 
     # families
@@ -158,9 +156,7 @@ class Service:
                 trained = json.loads((folder / checkpoint.CONFIG).read_text())["trained"]
             except (OSError, KeyError, json.JSONDecodeError):
                 problem = (
-                    None
-                    if name in self._loaded
-                    else f"no trained weights in {folder.name} (run: vidvla train {name})"
+                    None if name in self._loaded else f"no trained weights in {folder.name} (run: vidvla train {name})"
                 )
             infos.append(
                 FamilyInfo(

@@ -38,9 +38,7 @@ def check_instruction(text: str) -> str:
         raise ValueError(f"expected an instruction of at most {MAX_CHARACTERS} characters, got {len(clean)}")
     letters = [c for c in clean if c.isalpha()]
     if not letters or sum("LATIN" in unicodedata.name(c, "") for c in letters) < len(letters) / 2:
-        raise ValueError(
-            "expected an instruction in English (the text encoder's only language), got other characters"
-        )
+        raise ValueError("expected an instruction in English (the text encoder's only language), got other characters")
     return clean
 
 
@@ -90,9 +88,7 @@ def _model_source() -> str:
     for name, expected in SHA256.items():
         found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if found != expected:
-            raise ValueError(
-                f"expected {name} of {PACKAGED_MODEL} with sha256 {expected[:12]}, got {found[:12]}"
-            )
+            raise ValueError(f"expected {name} of {PACKAGED_MODEL} with sha256 {expected[:12]}, got {found[:12]}")
     return str(folder)
 
 

@@ -209,11 +209,7 @@ def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> 
 
 def _words(attention: Attention) -> list[tuple[str, int]]:
     """Chips for the instruction's own tokens; markers such as [CLS] are left out."""
-    chips = [
-        (w.removeprefix("##"), i)
-        for i, w in enumerate(attention.words)
-        if not re.fullmatch(r"[\[(<].*[\])>]", w)
-    ]
+    chips = [(w.removeprefix("##"), i) for i, w in enumerate(attention.words) if not re.fullmatch(r"[\[(<].*[\])>]", w)]
     return chips or [(w, i) for i, w in enumerate(attention.words)]
 
 
@@ -259,11 +255,7 @@ def show_moment(
     index = show.nearest(rollout.times, moment)
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)
-    true = (
-        None
-        if start.truth is None
-        else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)
-    )
+    true = None if start.truth is None else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)
     attends = rollout.attention is not None and future_frames(rollout.attention) > 0
     caption = words.moment(time, service.steps_per_second)
     hint = "click a place to trace it" if attends else ""
@@ -271,9 +263,7 @@ def show_moment(
         card.pair: gr.update(visible=True),
         card.caption: words.heading(caption.capitalize(), hint),
         card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
-        card.true_frame: gr.update(
-            value=None if true is None else show.enlarge(true), visible=true is not None
-        ),
+        card.true_frame: gr.update(value=None if true is None else show.enlarge(true), visible=true is not None),
         **show_looks(card, answer, index, place, word, layer, head),
     }
 
@@ -318,9 +308,7 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
         card.run: gr.update(interactive=False),
         card.verdict: words.busy("looking at the scene"),
         card.executed: gr.update(value=None, visible=False),
-        card.live: gr.update(
-            value=None if answer is None else show.enlarge(answer.start.frame), visible=True
-        ),
+        card.live: gr.update(value=None if answer is None else show.enlarge(answer.start.frame), visible=True),
     }
     rate, shown, now = service.steps_per_second, 1, None
     try:

@@ -38,11 +38,7 @@ class Truth:
 def _build_truth() -> Truth:
     parts: Updates = {"start": gr.State(None)}
     with gr.Column(elem_classes="vv-card", elem_id="card-truth") as parts["column"]:
-        gr.HTML(
-            words.head(
-                "Truth", "What the simulator's scripted expert does from the same frame.", show.TRUE_COLOUR
-            )
-        )
+        gr.HTML(words.head("Truth", "What the simulator's scripted expert does from the same frame.", show.TRUE_COLOUR))
         parts["status"] = gr.HTML("", elem_classes="vv-status")
         parts["film"] = cards.video("True", "vv-synced", visible=False)
         with gr.Column(elem_classes="vv-section", visible=False) as parts["pair"]:
@@ -94,9 +90,7 @@ class Compare:
     cards: dict[str, Card]
     episode_steps: int
 
-    def predict(
-        self, progress: session.Progress, moment: int, horizon: int, *values: Any
-    ) -> Iterator[Updates]:
+    def predict(self, progress: session.Progress, moment: int, horizon: int, *values: Any) -> Iterator[Updates]:
         """Ask the chosen families, showing each as it answers. Bad input touches nothing but the message."""
         panel, service, done = self.panel, self.service, False
         yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
@@ -112,9 +106,7 @@ class Compare:
                     case session.Failed(name, sentence):
                         yield cards.show_failure(self.cards[name], sentence)
             done = True
-        except (
-            Exception
-        ) as error:  # the border of the page: what went wrong is one sentence beside the button
+        except Exception as error:  # the border of the page: what went wrong is one sentence beside the button
             yield {panel.message: words.message(session.failure(error, "The prediction"))}
         finally_shown: Updates = {panel.predict: gr.update(interactive=True, value="Predict")}
         yield finally_shown | ({panel.message: ""} if done else {})
@@ -126,9 +118,7 @@ class Compare:
             updates |= cards.show_waiting(card) if name in chosen else cards.show_hidden(card)
         return updates
 
-    def change_horizon(
-        self, horizon: int, moment: int, start: Start | None, *answers: Answer | None
-    ) -> Updates:
+    def change_horizon(self, horizon: int, moment: int, start: Start | None, *answers: Answer | None) -> Updates:
         """Show more or less of what was predicted."""
         updates: Updates = {self.moment: gr.update(maximum=horizon, value=min(moment, horizon))}
         if start is not None:
@@ -193,9 +183,7 @@ def _wire_stage(tab: Compare) -> None:
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
     answers = [card.answer for card in built]
     shown = [tab.moment, *_components(truth), *(c for k in built for c in _components(k))]
-    panel.horizon.release(
-        tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet
-    )
+    panel.horizon.release(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
 
@@ -205,15 +193,9 @@ def _wire_card(tab: Compare, card: Card) -> Any:
     service = tab.service
 
     def look(answer: Answer | None, moment: int, place: Any, word: Any, layer: int, head: int) -> Updates:
-        return (
-            {}
-            if answer is None
-            else cards.show_moment(card, service, answer, moment, place, word, layer, head)
-        )
+        return {} if answer is None else cards.show_moment(card, service, answer, moment, place, word, layer, head)
 
-    def click(
-        answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData
-    ) -> Updates:
+    def click(answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData) -> Updates:
         x, y = event.index
         place = (min(max(y / show.SIDE, 0.0), 1.0), min(max(x / show.SIDE, 0.0), 1.0))
         return {card.place: place} | look(answer, moment, place, word, layer, head)

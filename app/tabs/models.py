@@ -138,8 +138,7 @@ def page(service: Service, folder: Path = BENCHMARKS) -> str:
     """All cards and the limits that they share."""
     rows = read_rows(folder)
     shared = "".join(
-        f"<li>{escape(text.format(count=len(service.trained_tasks()), steps=HORIZON))}</li>"
-        for text in LIMITS
+        f"<li>{escape(text.format(count=len(service.trained_tasks()), steps=HORIZON))}</li>" for text in LIMITS
     )
     infos = service.families()
     shown = (card(service, i, rows, show.COLOURS[n % len(show.COLOURS)]) for n, i in enumerate(infos))

@@ -77,9 +77,7 @@ def task_choices(service: Service) -> list[tuple[str, str]]:
 def task_note(service: Service, task: str | None) -> str:
     """A sentence for tasks that no model trained on."""
     known = task in service.trained_tasks()
-    return (
-        "" if known else words.message("No model trained on this task: see how far it carries over.", "note")
-    )
+    return "" if known else words.message("No model trained on this task: see how far it carries over.", "note")
 
 
 def examples_of(service: Service, task: str | None) -> list[list[str]]:
@@ -117,18 +115,14 @@ def _build_source(service: Service) -> Updates:
         )  # fmt: skip
         with gr.Column(min_width=120, elem_classes="vv-where"):
             with gr.Column(visible=offered[0] == SCENE) as parts["scene"]:
-                parts["task"] = gr.Dropdown(
-                    task_choices(service), value=trained[0], label="Task", min_width=100
-                )
+                parts["task"] = gr.Dropdown(task_choices(service), value=trained[0], label="Task", min_width=100)
                 with gr.Row(elem_classes="vv-seed"):
                     parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 gr.HTML(f'<p class="vv-scope">Unseen in training from {EVAL_SEEDS.start:,} up.</p>')
             with gr.Column(visible=False) as parts["uploads"]:
                 gr.HTML(f'<p class="vv-scope">{SCOPE.format(count=len(trained))}</p>')
-                parts["upload"] = gr.File(
-                    label="Picture (its middle square is used)", height=120, file_types=["image"]
-                )
+                parts["upload"] = gr.File(label="Picture (its middle square is used)", height=120, file_types=["image"])
     parts["known"] = gr.HTML(task_note(service, trained[0]) if offered[0] == SCENE else "")
     with gr.Column(visible=offered[0] == SAMPLE) as parts["samples"]:
         stills = [(s.frame, s.instruction) for s in service.samples.values()]
@@ -160,12 +154,8 @@ def build_panel(service: Service) -> Panel:
         missing = [f"{info.title}: {info.problem}." for info in infos if info.problem is not None]
         gr.HTML(words.messages(missing, "quiet"), visible=bool(missing))
         with gr.Accordion("Sampling", open=False):
-            parts["steps"] = gr.Slider(
-                1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future"
-            )
-            parts["guidance"] = gr.Slider(
-                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction"
-            )
+            parts["steps"] = gr.Slider(1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future")
+            parts["guidance"] = gr.Slider(0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction")
             parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
             parts["horizon"] = gr.Slider(
                 1,
@@ -176,9 +166,7 @@ def build_panel(service: Service) -> Panel:
                 info="control steps to show, no new prediction needed",
             )
         parts["message"] = gr.HTML("", elem_id="vv-message")
-        parts["predict"] = gr.Button(
-            "Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable)
-        )
+        parts["predict"] = gr.Button("Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable))
         parts["progress"] = gr.HTML("", elem_id="vv-progress")
     return Panel(**parts)
 
@@ -220,12 +208,8 @@ def wire_panel(panel: Panel, service: Service) -> None:
         [panel.scene, panel.samples, panel.uploads, panel.known, panel.instruction, *seen],
         **quiet,
     )
-    panel.task.input(
-        pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet
-    )
-    panel.dice.click(
-        None, None, panel.seed, js=f"() => {FRESH_SEED} + Math.floor(Math.random() * 1e6)", **quiet
-    )
+    panel.task.input(pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet)
+    panel.dice.click(None, None, panel.seed, js=f"() => {FRESH_SEED} + Math.floor(Math.random() * 1e6)", **quiet)
     gr.on(
         [panel.seed.change, panel.upload.change, panel.sample.change], look, panel.where(), seen,
         trigger_mode="always_last", **quiet,

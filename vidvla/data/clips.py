@@ -65,9 +65,7 @@ class EpisodeStore:
             for entry in shard.episodes:
                 rows = slice(entry.step, entry.step + entry.steps)
                 seen = frames[entry.frame : entry.frame + entry.steps + 1]
-                self.episodes.append(
-                    StoredEpisode(entry, seen, actions[rows], labels[rows], total + entry.frame)
-                )
+                self.episodes.append(StoredEpisode(entry, seen, actions[rows], labels[rows], total + entry.frame))
             total += len(frames)
         self.frame_count = total
         if not self.episodes:

@@ -22,9 +22,7 @@ CLEAN_KINDS = ("expert", "recover")
 """Kinds whose futures follow from what is seen: films and policies learn from these."""
 
 
-def latents_of(
-    store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64
-) -> NDArray[np.float16]:
+def latents_of(store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64) -> NDArray[np.float16]:
     """All frames of ``store`` encoded, (N, C, h, w) float16, computed once a codec and kept beside the data."""
     path = store.folder / f"latents-{fingerprint}.safetensors"
     if path.is_file():

@@ -83,9 +83,7 @@ class Demos:
         shrink: keep every ``shrink``-th pixel row and column after averaging blocks; 2 halves the picture.
     """
 
-    def __init__(
-        self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, shrink: int = 1
-    ) -> None:
+    def __init__(self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, shrink: int = 1) -> None:
         self.to_unit, self.frames, self.stride, self.shrink = to_unit, frames, stride, shrink
         self.episodes = [
             e for e in store.episodes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from vidvla.worlds.base import Frame
 from vidvla.data.episode import Episode, kind_of, physics_episode, record_episode
+from vidvla.worlds.base import Frame
 
 TRAIN_SEEDS = range(500_000)
 """Layouts that models may learn from."""
@@ -70,9 +69,7 @@ def _episodes(world: str, task: str, seeds: Sequence[int], kind: str | None, siz
     simulator.close()
 
 
-def _write_shard(
-    out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int
-) -> ShardEntry:
+def _write_shard(out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int) -> ShardEntry:
     frames: list[Frame] = []
     actions: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
@@ -91,7 +88,7 @@ def _write_shard(
                 episode.clean_from,
                 episode.success,
                 episode.caption,
-            )  # fmt: skip
+            )
         )
         frames.append(episode.frames)
         actions.append(episode.actions)
@@ -105,7 +102,7 @@ def _write_shard(
         "expert_actions": np.concatenate(labels),
     }
     save_file(tensors, partial)
-    os.replace(partial, path)  # a shard is there whole or not at all
+    partial.replace(path)  # a shard is there whole or not at all
     return ShardEntry(path.name, path.stat().st_size, tuple(entries))
 
 
@@ -113,9 +110,7 @@ def read_manifest(folder: Path) -> list[ShardEntry]:
     """The shards of ``folder``; raises ValueError where one that the manifest names is missing or cut short."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise ValueError(
-            f"expected recorded data with a {MANIFEST} in {folder}, got none (run: vidvla record)"
-        )
+        raise ValueError(f"expected recorded data with a {MANIFEST} in {folder}, got none (run: vidvla record)")
     shards = []
     for row in json.loads(path.read_text())["shards"]:
         entries = tuple(EpisodeEntry(**entry) for entry in row["episodes"])
@@ -131,7 +126,7 @@ def read_manifest(folder: Path) -> list[ShardEntry]:
 def _write_manifest(folder: Path, world: str, shards: dict[str, ShardEntry]) -> None:
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(json.dumps({"world": world, "shards": [asdict(shards[f]) for f in sorted(shards)]}))
-    os.replace(partial, folder / MANIFEST)
+    partial.replace(folder / MANIFEST)
 
 
 def _blocks(tasks: Sequence[str], seeds: range) -> Iterator[tuple[str, list[int]]]:

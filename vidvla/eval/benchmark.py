@@ -64,9 +64,7 @@ def tasks_and_all(
     by_task: dict[str, list[float]],
     estimate: Callable[[list[float]], Estimate],
 ) -> list[Row]:
-    rows = [
-        Row.of(family, task, metric, unit, estimate(values)) for task, values in by_task.items() if values
-    ]
+    rows = [Row.of(family, task, metric, unit, estimate(values)) for task, values in by_task.items() if values]
     everything = [value for values in by_task.values() for value in values]
     return [*rows, Row.of(family, "all", metric, unit, estimate(everything))] if everything else rows
 
@@ -99,9 +97,7 @@ def measure_closed_loop(
     ]
 
 
-def measure_film(
-    family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, steps: int = 1
-) -> list[Row]:
+def measure_film(family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, steps: int = 1) -> list[Row]:
     """PSNR and SSIM of each predicted frame against the expert's film, copying the first frame beside it.
 
     Frames are numbered t1 ... tK in the family's own order; ``time_tk`` gives their control steps.
@@ -150,9 +146,7 @@ def write_benchmark(path: Path, rows: list[Row], command: str, seeds: range | No
     meta = {
         "command": " && ".join([*commands, command]),
         "date": date.today().isoformat(),
-        "versions": {
-            name: version(name) for name in ("torch", "diffusers", "transformers", "metaworld", "mujoco")
-        },
+        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "metaworld", "mujoco")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"),
         "world": world,

@@ -99,7 +99,9 @@ def _simple(file: str, metrics: list[tuple[str, str, float, int]]) -> Callable[[
         body = []
         for name in _families(rows):
             found = [_find(rows, name, "all", metric) for metric, _, _, _ in metrics]
-            cells = [_cell(r, f, d, interval=bool(r and r["n"] > 1)) for r, (_, _, f, d) in zip(found, metrics, strict=True)]
+            cells = [
+                _cell(r, f, d, interval=bool(r and r["n"] > 1)) for r, (_, _, f, d) in zip(found, metrics, strict=True)
+            ]
             body.append([_title(name), *cells, str(max((r["n"] for r in found if r), default=0))])
         return _table(["family", *(label for _, label, _, _ in metrics), "trials"], body)
 

@@ -41,9 +41,7 @@ class Job:
 
 
 def _closed_loop(family: Family, job: Job) -> list[Row]:
-    return (
-        measure_closed_loop(family, job.tasks, job.seeds, job.phrasings, job.execute) if family.acts else []
-    )
+    return measure_closed_loop(family, job.tasks, job.seeds, job.phrasings, job.execute) if family.acts else []
 
 
 def _film(family: Family, job: Job) -> list[Row]:
@@ -62,9 +60,7 @@ def measure_inverse(family: Family, job: Job) -> list[Row]:
                 episode = record_episode(world, task, kind, seed)
                 error = family.between(episode.frames) - episode.actions
                 distance = float(np.linalg.norm(error[:, :3], axis=1).mean())
-                agree = float(
-                    np.mean(np.sign(error[:, 3] + episode.actions[:, 3]) == np.sign(episode.actions[:, 3]))
-                )
+                agree = float(np.mean(np.sign(error[:, 3] + episode.actions[:, 3]) == np.sign(episode.actions[:, 3])))
                 for metric, value in (("error_cm", distance), ("gripper_agreement", agree)):
                     for name in (metric, f"{metric}_{kind}"):
                         values.setdefault(name, {t: [] for t in job.tasks})[task].append(value)
@@ -97,9 +93,7 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
                 others = min(d for t, d in distances.items() if t != task)
                 understood[task].append(float(distances[task] < others))
     world.close()
-    return tasks_and_all(
-        family.name, "understood", "share", understood, lambda v: proportion(int(sum(v)), len(v))
-    )
+    return tasks_and_all(family.name, "understood", "share", understood, lambda v: proportion(int(sum(v)), len(v)))
 
 
 def measure_speed(family: Family, job: Job) -> list[Row]:
@@ -116,11 +110,7 @@ def measure_speed(family: Family, job: Job) -> list[Row]:
         Row.of(family.name, "all", "seconds_per_film", "s", mean(seconds)),
         Row.of(family.name, "all", "parameters", "count", _exact(family.parameters())),
     ]
-    return (
-        rows
-        if hours is None
-        else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
-    )
+    return rows if hours is None else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
 
 
 def _exact(value: float) -> Estimate:

@@ -24,7 +24,6 @@ from vidvla.train.loop import Stage, TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 from vidvla.worlds.base import Frame
 
-
 SMALL = "small"
 SIZES = (SMALL, "gpu")
 """Configurations that ship: what two CPU cores train, and what a GPU would."""
@@ -49,7 +48,6 @@ class Context:
     def weights(self, phase: str) -> Path:
         """The finished weights of a phase, such as ``backbone.film``."""
         return self.runs / phase / "final"
-
 
     def description(self, family: str, world: str, phases: list[str], **model: Any) -> dict[str, Any]:
         """The ``config.json`` of a published family: its sizes, and the record of every phase behind it."""

@@ -126,9 +126,7 @@ class Baseline(Family):
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
 
-    def __init__(
-        self, net: PipelineNet, config: BaselineConfig, scale: ActionScale, device: torch.device
-    ) -> None:
+    def __init__(self, net: PipelineNet, config: BaselineConfig, scale: ActionScale, device: torch.device) -> None:
         self.net, self.config, self.scale, self.device = net, config, scale, device
 
     @classmethod
@@ -142,9 +140,7 @@ class Baseline(Family):
         scale, sizes = unit_actions(), BaselineConfig(**read_config(cls.name, context.size)["model"])
         net = PipelineNet(sizes, len(scale.low))
         checkpoint.load(context.weights(TRAIN)).fill(net, "net")
-        config = context.description(
-            cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved()
-        )
+        config = context.description(cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved())
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
 
     @classmethod
@@ -171,9 +167,7 @@ class Baseline(Family):
     ) -> Rollout:
         clock, instruction = Clock(), check_request(request)
         with clock.part("encode"):
-            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, SIZE).copy()))[None].to(
-                self.device
-            )
+            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, SIZE).copy()))[None].to(self.device)
             language = self.net.embed(text_encoder()([instruction]).to(self.device))
         with clock.part("film"):
             film = self.net.pipeline.video(frame, language)[0]
@@ -182,9 +176,7 @@ class Baseline(Family):
             unit = chunks.unflatten(-1, (self.config.stride, -1)).flatten(0, 1)
             actions = self.scale.to_world(unit.float().cpu().numpy())
         side = 2 * SIZE  # shown at the size of the others
-        shown = [
-            Image.fromarray(f).resize((side, side), Image.Resampling.BILINEAR) for f in to_uint8(film * 2 - 1)
-        ]
+        shown = [Image.fromarray(f).resize((side, side), Image.Resampling.BILINEAR) for f in to_uint8(film * 2 - 1)]
         times = tuple(self.config.stride * (k + 1) for k in range(self.config.frames))
         return Rollout(np.stack([np.asarray(f) for f in shown]), times, actions, None, clock.done())
 

@@ -40,7 +40,7 @@ class BcConfig(BaseModel):
 
 
 class BcNet(nn.Module):
-    """Convolutions modulated by the instruction (FiLM, Perez et al. 2018, arXiv 1709.07871), then a chunk of actions."""
+    """Convolutions modulated by the instruction (FiLM, Perez et al. 2018, arXiv 1709.07871), then a chunk."""
 
     def __init__(self, config: BcConfig, action_dim: int) -> None:
         super().__init__()
@@ -119,9 +119,7 @@ class BehaviourCloning(Family):
         scale, sizes = unit_actions(), BcConfig(**read_config(cls.name, context.size)["model"])
         net = BcNet(sizes, len(scale.low))
         checkpoint.load(context.weights(TRAIN)).fill(net, "net")
-        config = context.description(
-            cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved()
-        )
+        config = context.description(cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved())
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
 
     @classmethod

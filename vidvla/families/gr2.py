@@ -65,7 +65,7 @@ class Gr2(Family):
             return FilmStage(
                 JOINT, context, lambda: film_data(context, WORLD), spec,
                 lambda: load_net(context.weights(FILM), model, action_dim=len(unit_actions().low)),
-                action_weight=config["action_weight"],
+                action_weight=config["action_weight"], full_noise=config["full_noise"],
             )  # fmt: skip
 
         return [*backbone_phases(size), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]))]

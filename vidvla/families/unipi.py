@@ -108,9 +108,7 @@ class UniPi(Family):
     title: ClassVar[str] = "UniPi style"
     order: ClassVar[int] = 20
     source: ClassVar[str] = "Du et al. 2023, arXiv 2302.00111"
-    summary: ClassVar[str] = (
-        "Plans key frames, fills in the frames between, reads actions by inverse dynamics."
-    )
+    summary: ClassVar[str] = "Plans key frames, fills in the frames between, reads actions by inverse dynamics."
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
@@ -180,9 +178,7 @@ class UniPi(Family):
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
         return Rollout(frames, tuple(range(1, len(frames) + 1)), actions, maps, clock.done())
 
-    def _fill_in(
-        self, scene: Scene, keys: Frame, latents: Tensor, seed: int, segments: int | None = None
-    ) -> Frame:
+    def _fill_in(self, scene: Scene, keys: Frame, latents: Tensor, seed: int, segments: int | None = None) -> Frame:
         """Key frames (K, H, W, 3) with latents (1, K, C, h, w) -> all (K * stride, H, W, 3) frames."""
         count, stride = segments or len(keys), self.model.config.stride
         pixels = torch.cat([scene.pixels, to_float(keys[: count - 1]).to(scene.pixels.device)])
@@ -195,9 +191,7 @@ class UniPi(Family):
         given[:, -1] = latents[0, :count]
         segment = Scene(pixels, starts, text)
         generator = torch.Generator().manual_seed(seed)
-        (step,) = denoise(
-            self.model.net, segment, times, steps=1, generator=generator, known=known, given=given
-        )
+        (step,) = denoise(self.model.net, segment, times, steps=1, generator=generator, known=known, given=given)
         # every in-between frame is painted over the first frame, whose pixels are true
         return self.model.decode(step.clean.flatten(0, 1)[None], scene)
 

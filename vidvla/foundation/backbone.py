@@ -23,6 +23,8 @@ from vidvla.text import TEXT_DIM, TextTokens
 
 TRAIN_TIMESTEPS = 1000
 """Noise level 1 in the units that the net and diffusers' schedulers share."""
+FULL_NOISE = 0.4
+"""Share of training samples at noise level 1."""
 SMALLEST_LEVEL = 0.1
 """The loss weight 1 / s is capped here."""
 
@@ -84,14 +86,14 @@ def predict_clean(
     return scene.latents[:, None] + net.unpatchify(net.film(hidden, cond)), hidden
 
 
-def noise_levels(batch: int, generator: torch.Generator) -> Tensor:
-    """(B,) in (0, 1]: two fifths at 1, where one-step films and actions are read, the rest logit-normal."""
+def noise_levels(batch: int, full: float, generator: torch.Generator) -> Tensor:
+    """(B,) in (0, 1]: the share ``full`` at 1, where one-step films and actions are read, the rest logit-normal."""
     level = torch.sigmoid(0.5 + torch.randn(batch, generator=generator))
-    return torch.where(torch.rand(batch, generator=generator) < 0.4, torch.ones(batch), level)
+    return torch.where(torch.rand(batch, generator=generator) < full, torch.ones(batch), level)
 
 
 def film_loss(
-    net: VideoActionDiT, batch: FilmBatch, generator: torch.Generator
+    net: VideoActionDiT, batch: FilmBatch, generator: torch.Generator, full_noise: float = FULL_NOISE
 ) -> tuple[dict[str, Tensor], Hidden]:
     """Flow-matching loss of the futures that are not given, and the hidden states for other heads.
 
@@ -99,7 +101,7 @@ def film_loss(
         ``film`` (what to minimise) and ``mean_film`` (plain latent error at full noise), and the hidden states.
     """
     device = batch.first.device
-    level = noise_levels(len(batch.first), generator).to(device)
+    level = noise_levels(len(batch.first), full_noise, generator).to(device)
     noise = torch.randn(batch.future.shape, generator=generator).to(device)
     levels = level[:, None] * (~batch.known)
     mix = levels[:, :, None, None, None]
@@ -153,9 +155,7 @@ def denoise(
     select = free[:, :, None, None, None]
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=2.0)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=sample.device)
-    silent = Scene(
-        scene.pixels, scene.latents, TextTokens(scene.text.tokens, torch.zeros_like(scene.text.mask))
-    )
+    silent = Scene(scene.pixels, scene.latents, TextTokens(scene.text.tokens, torch.zeros_like(scene.text.mask)))
     for index, timestep in enumerate(scheduler.timesteps):
         if given is not None:
             sample = torch.where(select, sample, given)

@@ -15,7 +15,7 @@ from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.films import FilmBatch, FilmData, WindowSpec
 from vidvla.families.base import SMALL, Context, Phase, read_config
-from vidvla.foundation.backbone import BackboneConfig, Scene, denoise, film_loss, flatten_time
+from vidvla.foundation.backbone import FULL_NOISE, BackboneConfig, Scene, denoise, film_loss, flatten_time
 from vidvla.foundation.codec import CodecConfig, CodecStage
 from vidvla.foundation.familiar import Familiarity
 from vidvla.nn.codec import FrameCodec
@@ -69,6 +69,7 @@ class FilmStage:
         spec: how windows are cut.
         start: makes the net with the weights that the stage starts from.
         action_weight: lambda of L = L_film + lambda L_action; 0 trains the film alone.
+        full_noise: share of samples at noise level 1, where actions are read.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class FilmStage:
         spec: WindowSpec,
         start: Callable[[], VideoActionDiT],
         action_weight: float = 0.0,
+        full_noise: float = FULL_NOISE,
     ) -> None:
         self.name, self.context, self.spec, self.start = name, context, spec, start
-        self.action_weight = action_weight
+        self.action_weight, self.full_noise = action_weight, full_noise
         self._data = data
 
     @functools.cached_property
@@ -89,7 +91,7 @@ class FilmStage:
         return self._data()
 
     def build(self) -> nn.Module:
-        return JointNet(self.start(), self.action_weight)
+        return JointNet(self.start(), self.action_weight, self.full_noise)
 
     def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
         return self.data.batch(size, self.spec, generator)
@@ -129,14 +131,14 @@ def _generator(seed: int) -> torch.Generator:
 class JointNet(nn.Module):
     """A film net with its loss as ``forward``, so that every parallel wrapper of Accelerate sees one call."""
 
-    def __init__(self, net: VideoActionDiT, action_weight: float) -> None:
+    def __init__(self, net: VideoActionDiT, action_weight: float, full_noise: float) -> None:
         super().__init__()
         self.net = net
-        self.action_weight = action_weight
+        self.action_weight, self.full_noise = action_weight, full_noise
 
     def forward(self, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch; see :func:`vidvla.foundation.backbone.film_loss`."""
-        values, hidden = film_loss(self.net, batch, generator)
+        values, hidden = film_loss(self.net, batch, generator, self.full_noise)
         values["loss"] = values["film"]
         if self.action_weight:
             error = (self.net.act(hidden) - batch.actions).abs().mean(dim=-1)  # (B, K, S)

@@ -45,9 +45,7 @@ class FrameCodec(nn.Module):
         )  # fmt: skip
         self.reference_64 = nn.Conv2d(6, c1, 4, stride=2, padding=1)
         self.reference_32 = nn.Conv2d(c1, c2, 4, stride=2, padding=1)
-        self.up_8 = nn.Sequential(
-            nn.Conv2d(2 * latent_channels, c4, 3, padding=1), ResBlock(c4), ResBlock(c4)
-        )
+        self.up_8 = nn.Sequential(nn.Conv2d(2 * latent_channels, c4, 3, padding=1), ResBlock(c4), ResBlock(c4))
         self.up_16 = nn.Sequential(nn.Conv2d(c4, 4 * c3, 1), nn.PixelShuffle(2), ResBlock(c3))
         self.up_32 = nn.Sequential(nn.Conv2d(c3, 4 * c2, 1), nn.PixelShuffle(2))
         self.mix_32 = nn.Sequential(nn.Conv2d(2 * c2, c2, 3, padding=1), ResBlock(c2), ResBlock(c2))

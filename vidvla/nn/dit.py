@@ -66,16 +66,12 @@ class DiTBlock(nn.Module):
         self.norm1 = AdaLayerNorm(d_model, cond_dim)
         self.attention = SelfAttention(d_model, n_heads, label)
         self.norm2 = AdaLayerNorm(d_model, cond_dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(d_model, 4 * d_model), nn.GELU("tanh"), nn.Linear(4 * d_model, d_model)
-        )
+        self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU("tanh"), nn.Linear(4 * d_model, d_model))
         self.gates = nn.Linear(cond_dim, 2 * d_model)
         nn.init.zeros_(self.gates.weight)
         nn.init.constant_(self.gates.bias, 0.5)  # not adaLN-zero's 0: short trainings start faster half open
 
-    def forward(
-        self, x: Tensor, cond: Tensor, rows: Tensor | None = None, visible: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor, rows: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
         """x (B, N, D) -> (B, N, D); ``cond`` and ``rows`` as in :class:`AdaLayerNorm`; ``visible`` (B, N) bool
         says which tokens may be looked at."""
         gates = self.gates(cond if cond.ndim == 3 else cond[:, None])

@@ -14,9 +14,7 @@ GROUPS = 8
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU()
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.GroupNorm(GROUPS, outputs), nn.SiLU())
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
@@ -40,16 +38,12 @@ class VideoPredictor(nn.Module):
         ValueError: ``hidden_dim`` is no multiple of 32.
     """
 
-    def __init__(
-        self, img_channels: int = 3, hidden_dim: int = 256, n_future: int = 4, *, lang_dim: int = 256
-    ) -> None:
+    def __init__(self, img_channels: int = 3, hidden_dim: int = 256, n_future: int = 4, *, lang_dim: int = 256) -> None:
         super().__init__()
         if hidden_dim % (4 * GROUPS):
             raise ValueError(f"expected hidden_dim to be a multiple of {4 * GROUPS}, got {hidden_dim}")
         quarter, half = hidden_dim // 4, hidden_dim // 2
-        self.encoder = nn.Sequential(
-            _down(img_channels, quarter), _down(quarter, half), _down(half, hidden_dim)
-        )
+        self.encoder = nn.Sequential(_down(img_channels, quarter), _down(quarter, half), _down(half, hidden_dim))
         self.language = nn.Linear(lang_dim, hidden_dim)
         self.mix = ResBlock(hidden_dim, GROUPS)
         self.decoders = nn.ModuleList(
@@ -93,9 +87,7 @@ class InverseDynamics(nn.Module):
         ValueError: ``base`` is no multiple of 8.
     """
 
-    def __init__(
-        self, img_channels: int = 3, action_dim: int = 7, hidden: int = 256, *, base: int = 32
-    ) -> None:
+    def __init__(self, img_channels: int = 3, action_dim: int = 7, hidden: int = 256, *, base: int = 32) -> None:
         super().__init__()
         if base % GROUPS:
             raise ValueError(f"expected base to be a multiple of {GROUPS}, got {base}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -113,9 +114,7 @@ class VideoActionDiT(nn.Module):
         )
         self.merge = nn.Linear(4 * fine_dim, d_model) if fine_layers else None
         self.time_inner = nn.Linear(64, d_model) if fine_layers else None
-        self.blocks = nn.ModuleList(
-            DiTBlock(d_model, n_heads, d_model, f"wide {i + 1}") for i in range(n_layers)
-        )
+        self.blocks = nn.ModuleList(DiTBlock(d_model, n_heads, d_model, f"wide {i + 1}") for i in range(n_layers))
         self.split = nn.Linear(d_model, 4 * fine_dim) if fine_layers else None
         self.fine_out = nn.ModuleList(
             DiTBlock(fine_dim, fine_heads, d_model, f"fine out {i + 1}") for i in range(fine_layers)
@@ -147,9 +146,7 @@ class VideoActionDiT(nn.Module):
     def unpatchify(self, patches: Tensor) -> Tensor:
         """(B, T * P, C * p * p) -> (B, T, C, H, W)."""
         p, side = self.patch_size, self.side
-        return rearrange(
-            patches, "b (t h w) (c p q) -> b t c (h p) (w q)", h=side, w=side, p=p, q=p, c=self.channels
-        )
+        return rearrange(patches, "b (t h w) (c p q) -> b t c (h p) (w q)", h=side, w=side, p=p, q=p, c=self.channels)
 
     def layouts(self, text_tokens: int) -> tuple[TokenLayout, ...]:
         """The layout of every attention layer's sequence, in the order of the layers."""
@@ -159,7 +156,7 @@ class VideoActionDiT(nn.Module):
 
     def _layout(self, text_tokens: int, side: int, with_actions: bool) -> TokenLayout:
         starts = [text_tokens + side * side * t for t in range(self.n_future + 2)]
-        frames = tuple(range(a, b) for a, b in zip(starts[:-1], starts[1:], strict=True))
+        frames = tuple(range(a, b) for a, b in itertools.pairwise(starts))
         count = self.n_future if with_actions and self.action_query is not None else 0
         return TokenLayout(range(text_tokens), frames, range(starts[-1], starts[-1] + count), side)
 
@@ -274,9 +271,7 @@ class VideoActionDiT(nn.Module):
             raise ValueError("expected a net with an action head (action_dim > 0), got one without")
         parts = [hidden.frames] if hidden.actions is None else [hidden.frames, hidden.actions]
         actions = self.action_head(torch.cat(parts, dim=-1))
-        return (
-            actions if self.action_chunk == 1 else actions.unflatten(-1, (self.action_chunk, self.action_dim))
-        )
+        return actions if self.action_chunk == 1 else actions.unflatten(-1, (self.action_chunk, self.action_dim))
 
     def forward(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ def save_state(
         "losses": json.dumps(progress.losses),
     }
     save_file(_state_tensors(model, ema, optimizer), partial, metadata=meta)
-    os.replace(partial, folder / "state.safetensors")
+    partial.replace(folder / "state.safetensors")
 
 
 def load_state(folder: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> Progress:
@@ -175,9 +174,7 @@ def fit(
     started, saved = time.monotonic() - progress.seconds, time.monotonic()
     last = min(config.steps, stop_after or config.steps)
     main = accelerator.is_main_process
-    bar = tqdm(
-        range(progress.step, last), initial=progress.step, total=last, desc=stage.name, disable=not main
-    )
+    bar = tqdm(range(progress.step, last), initial=progress.step, total=last, desc=stage.name, disable=not main)
     losses: dict[str, float] = progress.losses
     for step in bar:
         generator = step_generator(config.seed, step, process)
@@ -220,7 +217,5 @@ def _preview(accelerator: Accelerator, stage: Stage, model: nn.Module, ema: EMAM
     if picture is not None:
         from PIL import Image
 
-        accelerator.get_tracker("tensorboard").log_images(
-            {stage.name: picture[None]}, step=step, dataformats="NHWC"
-        )
+        accelerator.get_tracker("tensorboard").log_images({stage.name: picture[None]}, step=step, dataformats="NHWC")
         Image.fromarray(picture).save(Path(accelerator.project_dir) / "preview.png")

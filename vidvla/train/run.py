@@ -22,9 +22,7 @@ def is_done(context: Context, phase: Phase) -> bool:
     return done
 
 
-def run_phase(
-    context: Context, phase: Phase, device: str = "auto", stop_after: int | None = None
-) -> Progress:
+def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: int | None = None) -> Progress:
     """Train one phase from wherever it stands; its averaged weights end in ``context.weights(phase.name)``."""
     stage = phase.stage(context)
     folder = context.runs / phase.name

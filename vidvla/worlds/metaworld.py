@@ -111,17 +111,13 @@ def decimate(model: Any, cells: int = 26, above: int = 1500) -> None:
         if count <= above:
             continue
         first_face, first_vert = int(model.mesh_faceadr[mesh]), int(model.mesh_vertadr[mesh])
-        faces = model.mesh_face[
-            first_face : first_face + count
-        ].copy()  # (F, 3) vertex indices within the mesh
+        faces = model.mesh_face[first_face : first_face + count].copy()  # (F, 3) vertex indices within the mesh
         vertices = model.mesh_vert[first_vert : first_vert + int(model.mesh_vertnum[mesh])]
         size = float(np.ptp(vertices, axis=0).max()) / cells
         cell = np.floor((vertices - vertices.min(axis=0)) / size).astype(np.int64)
         _, representative, label = np.unique(cell, axis=0, return_index=True, return_inverse=True)
         merged = representative[label.reshape(-1)][faces]
-        kept = (
-            (merged[:, 0] != merged[:, 1]) & (merged[:, 1] != merged[:, 2]) & (merged[:, 0] != merged[:, 2])
-        )
+        kept = (merged[:, 0] != merged[:, 1]) & (merged[:, 1] != merged[:, 2]) & (merged[:, 0] != merged[:, 2])
         _, first = np.unique(np.sort(merged[kept], axis=1), axis=0, return_index=True)
         kept_faces = np.flatnonzero(kept)[np.sort(first)]
         rows = slice(first_face, first_face + len(kept_faces))

@@ -89,9 +89,7 @@ def _inset(points: Sequence[Point], edge: float) -> list[Point]:
     return inner
 
 
-def background(
-    rng: np.random.Generator, side: int, wall: RGB, table: RGB, floor: float | None
-) -> Image.Image:
+def background(rng: np.random.Generator, side: int, wall: RGB, table: RGB, floor: float | None) -> Image.Image:
     """The still part of the picture, (side, side) RGB: a wall and a table; things stand at y ``floor``.
 
     Without ``floor``, the whole picture is the table, seen from above.

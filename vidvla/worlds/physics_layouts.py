@@ -164,9 +164,7 @@ def _stack(rng: np.random.Generator) -> Scene:
         if len(rows) == 3:
             scene.words["pile"] = "a pile of boxes"
     else:
-        thing = scene.add(
-            scene.any_form(), x + rng.uniform(-4, 4), rng.uniform(9, 14), angle=rng.uniform(-0.5, 0.5)
-        )
+        thing = scene.add(scene.any_form(), x + rng.uniform(-4, 4), rng.uniform(9, 14), angle=rng.uniform(-0.5, 0.5))
         scene.words = {"thing": with_article(thing.name)}
     return scene
 
@@ -326,9 +324,7 @@ def _tool(rng: np.random.Generator) -> Scene:
             arm = [(px + sign * (50 + wide / 2), py) for px, py in box(100, 0.6 * thick)]
             scene.add("arm", x, points=arm, body=tool.body, ghost=True)
         form = scene.any_form("ball", "ball", "capsule", "box") if tilt else scene.any_form()
-        thing = scene.add(
-            form, x - (sign * wide * 0.15 if tilt else 0), 0, friction=0.3 if tilt else 0.8, bounce=0.0
-        )
+        thing = scene.add(form, x - (sign * wide * 0.15 if tilt else 0), 0, friction=0.3 if tilt else 0.8, bounce=0.0)
         thing.body.position = (thing.body.position.x, y - thick / 2 - thing.below - 0.1)
         if tilt:
             scene.moves.append((tool.body, 0.0, 0.0, sign * rng.uniform(0.8, 1.0)))

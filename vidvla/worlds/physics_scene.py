@@ -6,6 +6,7 @@ Side views have gravity and a surface to land on; top views look down on a table
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -152,15 +153,11 @@ class Scene:
             self.space.add(item.body)
         if not ghost:
             shape: pymunk.Shape = (
-                pymunk.Poly(item.body, shape_points, radius=0.1)
-                if shape_points
-                else (pymunk.Circle(item.body, radius))
+                pymunk.Poly(item.body, shape_points, radius=0.1) if shape_points else (pymunk.Circle(item.body, radius))
             )
             shape.density = 0.01 * weight
             shape.friction = float(rng.uniform(0.5, 0.9)) if friction is None else friction
-            shape.elasticity = (
-                bounce if bounce is not None else 0.8 if rubber else float(rng.uniform(0.1, 0.35))
-            )
+            shape.elasticity = bounce if bounce is not None else 0.8 if rubber else float(rng.uniform(0.1, 0.35))
             self.space.add(shape)
         return item
 
@@ -172,7 +169,7 @@ class Scene:
         """Add a rope through ``points``: a chain of short rods that do not hit each other."""
         rods: list[pymunk.Body] = []
         knots: list[tuple[pymunk.Body, Point]] = []
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             body = pymunk.Body()
             body.position = ((x0 + x1) / 2, (y0 + y1) / 2)
             half = ((x1 - x0) / 2, (y1 - y0) / 2)
