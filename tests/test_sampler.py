@@ -120,3 +120,14 @@ def test_noise_levels_are_in_range_and_often_full() -> None:
 def test_zero_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         next(denoise(None, _scene(), torch.ones(1, 1), steps=0, generator=torch.Generator()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.2, 0.6, 1.0])
+def test_preconditioning_is_the_gaussian_posterior(level: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    change = backbone.CHANGE_DEVIATION * torch.randn(200_000, generator=generator, dtype=torch.float64)
+    noisy = (1 - level) * change + level * torch.randn(200_000, generator=generator, dtype=torch.float64)
+    skip, out = backbone.precondition(torch.tensor(level, dtype=torch.float64))
+    rest = change - skip * noisy
+    assert rest.std().item() == pytest.approx(out.item(), abs=5e-3)
+    assert (rest * noisy).mean().item() == pytest.approx(0, abs=5e-3)

@@ -202,8 +202,9 @@ def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> 
         shown = [t for t in answer.quality.times if t <= horizon] or list(answer.quality.times[:1])
         picked = [shown[i] for i in sorted({round(i) for i in np.linspace(0, len(shown) - 1, 4)})]
         updates[card.against] = gr.update(visible=True)
-        updates[card.strip] = show.strip([[true[t] for t in picked], [own[t] for t in picked]])
-        updates[card.quality] = show.quality_figure(answer.quality, card.colour, rate)
+        strip = show.strip([[true[t] for t in picked], [own[t] for t in picked]])
+        updates[card.strip] = gr.update(value=strip)
+        updates[card.quality] = gr.update(value=show.quality_figure(answer.quality, card.colour, rate))
     return updates
 
 

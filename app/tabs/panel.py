@@ -17,6 +17,7 @@ from vidvla.service import HORIZON, Service
 FRESH_SEED = EVAL_SEEDS.stop
 """Layouts from here on were neither trained nor measured on."""
 EXAMPLES = 4
+STORED = "Stored first frames with what the expert did next. They need no simulator, so they cannot be executed."
 SCOPE = (
     "The models know one simulated robot (Meta-World), one camera and {count} tasks. "
     "Other pictures are fine to try, but expect films that make no sense."
@@ -37,6 +38,8 @@ class Panel:
     samples: gr.Column
     gallery: gr.Gallery
     sample: gr.Textbox
+    scope: gr.Column
+    stored: gr.Column
     uploads: gr.Column
     upload: gr.File
     instruction: gr.Textbox
@@ -120,10 +123,15 @@ def _build_source(service: Service) -> Updates:
                     parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 gr.HTML(f'<p class="vv-scope">Unseen in training from {EVAL_SEEDS.start:,} up.</p>')
-            with gr.Column(visible=False) as parts["uploads"]:
+            with gr.Column(visible=offered[0] == UPLOAD) as parts["scope"]:
                 gr.HTML(f'<p class="vv-scope">{SCOPE.format(count=len(trained))}</p>')
-                parts["upload"] = gr.File(label="Picture (its middle square is used)", height=120, file_types=["image"])
-    parts["known"] = gr.HTML(task_note(service, trained[0]) if offered[0] == SCENE else "")
+            with gr.Column(visible=offered[0] == SAMPLE) as parts["stored"]:
+                gr.HTML(f'<p class="vv-scope">{STORED}</p>')
+    with gr.Column(visible=offered[0] == UPLOAD) as parts["uploads"]:
+        parts["upload"] = gr.File(
+            label="Picture (its middle square is used)", height=110, file_types=["image"], elem_classes="vv-upload"
+        )
+    parts["known"] = gr.HTML("", elem_classes="vv-status")
     with gr.Column(visible=offered[0] == SAMPLE) as parts["samples"]:
         stills = [(s.frame, s.instruction) for s in service.samples.values()]
         parts["gallery"] = gr.Gallery(
@@ -184,7 +192,9 @@ def wire_panel(panel: Panel, service: Service) -> None:
         updates: Updates = {
             panel.scene: gr.update(visible=source == SCENE),
             panel.samples: gr.update(visible=source == SAMPLE),
+            panel.stored: gr.update(visible=source == SAMPLE),
             panel.uploads: gr.update(visible=source == UPLOAD),
+            panel.scope: gr.update(visible=source == UPLOAD),
             panel.known: task_note(service, task) if source == SCENE else "",
         }
         if source == SAMPLE and sample in service.samples:
@@ -205,7 +215,7 @@ def wire_panel(panel: Panel, service: Service) -> None:
     panel.source.change(
         switch,
         panel.where(),
-        [panel.scene, panel.samples, panel.uploads, panel.known, panel.instruction, *seen],
+        [panel.scene, panel.samples, panel.stored, panel.uploads, panel.scope, panel.known, panel.instruction, *seen],
         **quiet,
     )
     panel.task.input(pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet)

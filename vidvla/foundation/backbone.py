@@ -23,10 +23,12 @@ from vidvla.text import TEXT_DIM, TextTokens
 
 TRAIN_TIMESTEPS = 1000
 """Noise level 1 in the units that the net and diffusers' schedulers share."""
-FULL_NOISE = 0.4
+FULL_NOISE = 0.5
 """Share of training samples at noise level 1."""
-SMALLEST_LEVEL = 0.1
-"""The loss weight 1 / s is capped here."""
+SMALLEST_LEVEL = 0.05
+"""The loss weighs no level more than this one."""
+CHANGE_DEVIATION = 0.9
+"""Standard deviation of the latents' change from a film's first frame to a later one, measured on robot films."""
 
 
 class BackboneConfig(BaseModel):
@@ -75,6 +77,17 @@ class Scene:
     text: TextTokens
 
 
+def precondition(level: Tensor) -> tuple[Tensor, Tensor]:
+    """(skip, out) of a level in [0, 1]: clean = first + skip (noisy - (1 - level) first) + out * net.
+
+    The exact posterior mean and deviation where a change of the first frame is Gaussian (Karras et al. 2022, arXiv
+    2206.00364, table 1, for this flow): what noise leaves visible passes by the net, which predicts unit-scale rest.
+    """
+    signal = (1 - level) * CHANGE_DEVIATION
+    total = signal.square() + level.square()
+    return signal * CHANGE_DEVIATION / total, level * CHANGE_DEVIATION / total.sqrt()
+
+
 def predict_clean(
     net: VideoActionDiT, scene: Scene, noisy: Tensor, level: Tensor, times: Tensor
 ) -> tuple[Tensor, Hidden]:
@@ -83,7 +96,10 @@ def predict_clean(
         scene.latents, noisy, level * TRAIN_TIMESTEPS, scene.text.tokens,
         lang_mask=scene.text.mask, times=times, pixels=scene.pixels,
     )  # fmt: skip
-    return scene.latents[:, None] + net.unpatchify(net.film(hidden, cond)), hidden
+    first, shape = scene.latents[:, None], (*level.shape, 1, 1, 1)
+    skip, out = (value.view(shape) for value in precondition(level))
+    rest = net.unpatchify(net.film(hidden, cond))
+    return first + skip * (noisy - (1 - level.view(shape)) * first) + out * rest, hidden
 
 
 def noise_levels(batch: int, full: float, generator: torch.Generator) -> Tensor:
@@ -110,7 +126,8 @@ def film_loss(
     error = (clean - batch.future).square().mean(dim=2)  # (B, K, h, w)
     moved = ((batch.future - batch.first[:, None]).abs().mean(dim=2) > 0.15).float()
     asked = (~batch.known).float()[:, :, None, None]
-    weight = asked * (1 + 2 * moved) / level.clamp(min=SMALLEST_LEVEL)[:, None, None, None]
+    _, out = precondition(level.clamp(min=SMALLEST_LEVEL))
+    weight = asked * (1 + 2 * moved) / out.square()[:, None, None, None]  # the net's unit-scale error
     full = ((level == 1).float()[:, None, None, None] * asked).expand_as(error)
     return {
         "film": (weight * error).mean(),

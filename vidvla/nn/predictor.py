@@ -117,7 +117,7 @@ class InverseDynamics(nn.Module):
             )
         if min(current.shape[-2:]) < 16:
             raise ValueError(f"expected frames of at least 16 x 16 pixels, got {tuple(current.shape[-2:])}")
-        # The difference is a sum of the other two, but small motions are learnt sooner where it is given.
+        # The difference adds nothing new; it spares the first layer learning to subtract two almost equal frames.
         pair = torch.cat([current, next_frame, next_frame - current], dim=1)  # (B, 3C, H, W)
         actions: Tensor = self.head(self.features(pair).flatten(1))
         return actions
