@@ -61,7 +61,7 @@ class DiTBlock(nn.Module):
         label: name of the attention layer in traces.
     """
 
-    def __init__(self, d_model: int, n_heads: int, cond_dim: int, label: str = "attention") -> None:
+    def __init__(self, d_model: int, n_heads: int, cond_dim: int, *, label: str = "attention") -> None:
         super().__init__()
         self.norm1 = AdaLayerNorm(d_model, cond_dim)
         self.attention = SelfAttention(d_model, n_heads, label)

@@ -110,14 +110,14 @@ class VideoActionDiT(nn.Module):
         fine_heads = max(fine_dim // 32, 1)
         self.text_outer = nn.Linear(d_model, self.outer_dim) if fine_layers else None
         self.fine_in = nn.ModuleList(
-            DiTBlock(fine_dim, fine_heads, d_model, f"fine in {i + 1}") for i in range(fine_layers)
+            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine in {i + 1}") for i in range(fine_layers)
         )
         self.merge = nn.Linear(4 * fine_dim, d_model) if fine_layers else None
         self.time_inner = nn.Linear(64, d_model) if fine_layers else None
-        self.blocks = nn.ModuleList(DiTBlock(d_model, n_heads, d_model, f"wide {i + 1}") for i in range(n_layers))
+        self.blocks = nn.ModuleList(DiTBlock(d_model, n_heads, d_model, label=f"wide {i + 1}") for i in range(n_layers))
         self.split = nn.Linear(d_model, 4 * fine_dim) if fine_layers else None
         self.fine_out = nn.ModuleList(
-            DiTBlock(fine_dim, fine_heads, d_model, f"fine out {i + 1}") for i in range(fine_layers)
+            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine out {i + 1}") for i in range(fine_layers)
         )
         self.film_norm = AdaLayerNorm(self.outer_dim, d_model)
         self.film_head = nn.Linear(self.outer_dim, pixels)

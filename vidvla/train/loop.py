@@ -194,7 +194,7 @@ def fit(
             if step % log_every == 0:
                 bar.set_postfix({n: f"{v:.4f}" for n, v in losses.items()})
                 accelerator.log({**now, "lr": config.rate(step), "grad_norm": float(norm)}, step=step)
-                _append(folder, {"step": step, "seconds": round(time.monotonic() - started, 1), **losses})
+                _append(folder, {"step": step, "seconds": round(time.monotonic() - started, 1), **now})
             if preview_every and (step + 1) % preview_every == 0:
                 _preview(accelerator, stage, model, ema, step)
             if time.monotonic() - saved > save_seconds or step + 1 == last:
