@@ -25,7 +25,7 @@ not the papers'.</footer>
 STYLE = Path(__file__).parent / "style.css"
 SCRIPT = Path(__file__).parent / "sync.js"
 DAY = 24 * 60 * 60
-SESSIONS = 200
+SESSIONS = 64
 """Sessions whose answers are kept; the oldest one goes first."""
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -121,7 +121,7 @@ def test_bad_uploads_are_one_sentence(service: Service, form: Form, tmp_path: Pa
 def test_bad_input_changes_only_the_message(service: Service, form: Form) -> None:
     with_page = page_of(service)
     bad = dataclasses.replace(form, instruction="")
-    updates = list(with_page.predict(silent, 16, 16, *vars(bad).values()))
+    updates = list(with_page.predict(silent, cards.Turn(), 16, 16, *vars(bad).values()))
     touched = {id(component) for update in updates for component in update}
     assert touched == {id(with_page.panel.message), id(with_page.panel.predict)}
     assert "vv-error" in updates[-2][with_page.panel.message]
@@ -135,7 +135,7 @@ def page_of(service: Service) -> compare.Compare:
         question, moment = panel.build_panel(service), gr.Slider(1, 16, 16)
         truth = compare._build_truth()
         built = {info.name: cards.build_card(info, "#000000") for info in service.families()}
-    return compare.Compare(service, question, moment, truth, built, 8)
+    return compare.Compare(service, question, moment, truth, built, gr.State(cards.Turn()), 8)
 
 
 def test_html_in_instructions_is_text() -> None:
@@ -201,11 +201,16 @@ def test_executing_streams_and_ends_in_a_badge(service: Service, form: Form) -> 
     card = page.cards["gr2"]
     asked = dataclasses.replace(form, families=("gr2",))
     (answer,) = [event for event in session.ask(service, asked, silent) if isinstance(event, Answer)]
-    updates = list(cards.show_execution(card, service, answer, 4))
+    updates = list(cards.show_execution(card, service, answer, 4, cards.Turn()))
     assert any(card.live in update for update in updates[1:-1])
     assert "vv-badge" in updates[-1][card.verdict] and updates[-1][card.executed]["value"].endswith(".mp4")
-    (_, refused) = cards.show_execution(card, service, None, 4)
+    (_, refused) = cards.show_execution(card, service, None, 4, cards.Turn())
     assert "none yet" in refused[card.verdict]
+    turn = cards.Turn()
+    running = cards.show_execution(card, service, answer, 16, turn)
+    next(running)
+    turn.number += 1  # the person asks something else meanwhile
+    assert not any(card.executed in update for update in running)
 
 
 # showing

@@ -22,6 +22,8 @@ from vidvla.worlds.base import Frame
 Updates = dict[Any, Any]
 """Component -> its new value or properties: what an event handler returns."""
 Place = tuple[float, float]
+KEPT_SECONDS = 2 * 60 * 60
+"""Answers are forgotten after that; attention maps are large."""
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
 NO_SCENE = "Execute needs a simulated scene as the source."
@@ -65,7 +67,13 @@ class Card:
 def picture(label: str, classes: str = "", **more: Any) -> gr.Image:
     """A still that people look at."""
     return gr.Image(
-        label=label, interactive=False, buttons=[], elem_classes=f"vv-picture {classes}", min_width=60, **more
+        label=label,
+        interactive=False,
+        buttons=[],
+        elem_classes=f"vv-picture {classes}",
+        min_width=60,
+        alt_text=label,
+        **more,
     )
 
 
@@ -79,7 +87,8 @@ def video(label: str, classes: str = "", **more: Any) -> gr.Video:
 
 def build_card(info: FamilyInfo, colour: str) -> Card:
     """Lay the column out; ``wire_card`` brings it to life."""
-    parts: Updates = {"info": info, "colour": colour, "answer": gr.State(None), "place": gr.State(None)}
+    parts: Updates = {"info": info, "colour": colour, "place": gr.State(None)}
+    parts["answer"] = gr.State(None, time_to_live=KEPT_SECONDS)
     hidden: Any = {"visible": False}
     shown = info.problem is None
     with gr.Column(elem_classes="vv-card", visible=shown, elem_id=f"card-{info.name}") as parts["column"]:
@@ -176,7 +185,10 @@ def show_answer(card: Card, service: Service, answer: Answer, horizon: int, mome
 
 def _figures(answer: Answer) -> str:
     rollout = answer.rollout
-    rows = [(words.seconds(rollout.seconds["total"]), "to answer"), (words.count(answer.parameters), "weights")]
+    rows = [
+        (words.seconds(rollout.seconds["total"]), "to answer"),
+        (words.count(answer.parameters), "weights"),
+    ]
     if answer.quality is not None and answer.quality.times:
         own, copied = np.mean(answer.quality.psnr), np.mean(answer.quality.psnr_copy)
         rows += [(f"{own:.1f} dB", "PSNR"), (f"{copied:.1f} dB", "still frame")]
@@ -303,8 +315,19 @@ def show_looks(
 # executing
 
 
-def show_execution(card: Card, service: Service, answer: Answer | None, steps: int) -> Iterator[Updates]:
-    """Stream a closed loop: picture by picture while it runs, then its film and how it ended."""
+@dataclass
+class Turn:
+    """How many questions a session has asked; the one thing in it that changes in place."""
+
+    number: int = 0
+
+
+def show_execution(card: Card, service: Service, answer: Answer | None, steps: int, turn: Turn) -> Iterator[Updates]:
+    """Stream a closed loop: picture by picture while it runs, then its film and how it ended.
+
+    A new question in the same session ends it quietly: its column shows another scene then.
+    """
+    started = turn.number
     yield {
         card.run: gr.update(interactive=False),
         card.verdict: words.busy("looking at the scene"),
@@ -315,6 +338,8 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
     try:
         for now in execute(service, answer, steps):
             for frame in now.frames[shown::2]:
+                if turn.number != started:
+                    return
                 yield {card.live: show.enlarge(frame)}
             shown = len(now.frames)
             yield {card.live: show.enlarge(now.frames[-1]), card.verdict: words.execution(now, rate, steps)}

@@ -11,7 +11,7 @@ import gradio as gr
 from app import session, show, words
 from app.session import Answer, Form, Start
 from app.tabs import card as cards
-from app.tabs.card import Card, Updates
+from app.tabs.card import Card, Turn, Updates
 from app.tabs.panel import Panel, build_panel, wire_panel
 from vidvla.eval.rollouts import EPISODE_STEPS
 from vidvla.service import HORIZON, Service
@@ -19,6 +19,9 @@ from vidvla.service import HORIZON, Service
 MODELS = "models"
 """Events that ask families share this queue."""
 NO_TRUTH = "Nobody knows what happens next in an uploaded picture: there is no truth to compare with."
+
+
+FORGOTTEN = "This answer is too old and was forgotten: predict again."
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,12 @@ class Compare:
     moment: gr.Slider
     truth: Truth
     cards: dict[str, Card]
+    turn: gr.State
     episode_steps: int
 
-    def predict(self, progress: session.Progress, moment: int, horizon: int, *values: Any) -> Iterator[Updates]:
+    def predict(
+        self, progress: session.Progress, turn: Turn, moment: int, horizon: int, *values: Any
+    ) -> Iterator[Updates]:
         """Ask the chosen families, showing each as it answers. Bad input touches nothing but the message."""
         panel, service, done = self.panel, self.service, False
         yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
@@ -98,6 +104,7 @@ class Compare:
             for event in session.ask(service, Form(*values), progress):
                 match event:
                     case session.Begun(start, chosen):
+                        turn.number += 1
                         yield self._begin(start, chosen, horizon, moment)
                     case session.Asked(name):
                         yield {self.cards[name].status: words.busy("thinking")}
@@ -130,7 +137,7 @@ class Compare:
 
     def change_moment(self, moment: int, start: Start | None, *rest: Any) -> Updates:
         """Show another moment in every column; ``rest`` is (answer, place, word, layer, head) a column."""
-        updates: Updates = {}
+        updates: Updates = {self.moment: gr.skip()}
         if start is not None:
             updates |= show_true_moment(self.truth, self.service, start, moment)
         for index, card in enumerate(self.cards.values()):
@@ -156,7 +163,7 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
                     info.name: cards.build_card(info, show.COLOURS[index % len(show.COLOURS)])
                     for index, info in enumerate(infos)
                 }
-    tab = Compare(service, panel, moment, truth, built, episode_steps)
+    tab = Compare(service, panel, moment, truth, built, gr.State(Turn()), episode_steps)
     wire_panel(panel, service)
     _wire_stage(tab)
 
@@ -167,7 +174,8 @@ def _wire_stage(tab: Compare) -> None:
     def predict(*values: Any, progress: gr.Progress = gr.Progress()) -> Iterator[Updates]:  # noqa: B008
         yield from tab.predict(lambda share, what: progress(share, desc=what), *values)
 
-    runs = [_wire_card(tab, card) for card in built]
+    for card in built:
+        _wire_card(tab, card)
     outputs = [
         panel.message,
         panel.predict,
@@ -175,10 +183,11 @@ def _wire_stage(tab: Compare) -> None:
         *_components(truth),
         *(c for k in built for c in _components(k)),
     ]
+    inputs = [tab.turn, tab.moment, panel.horizon, *panel.form()]
     gr.on(
-        [panel.predict.click, panel.instruction.submit], predict, [tab.moment, panel.horizon, *panel.form()], outputs,
+        [panel.predict.click, panel.instruction.submit], predict, inputs, outputs,
         concurrency_id=MODELS, concurrency_limit=2, show_progress="full", show_progress_on=panel.progress,
-        api_name="predict", cancels=runs,
+        api_name="predict",
     )  # fmt: skip
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
     answers = [card.answer for card in built]
@@ -188,12 +197,14 @@ def _wire_stage(tab: Compare) -> None:
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
 
 
-def _wire_card(tab: Compare, card: Card) -> Any:
-    """The column's own events; returns the one that executes."""
+def _wire_card(tab: Compare, card: Card) -> None:
+    """The column's own events."""
     service = tab.service
 
     def look(answer: Answer | None, moment: int, place: Any, word: Any, layer: int, head: int) -> Updates:
-        return {} if answer is None else cards.show_moment(card, service, answer, moment, place, word, layer, head)
+        if answer is None:
+            return {card.verdict: words.message(FORGOTTEN, "quiet")}
+        return cards.show_moment(card, service, answer, moment, place, word, layer, head)
 
     def click(answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData) -> Updates:
         x, y = event.index
@@ -203,7 +214,7 @@ def _wire_card(tab: Compare, card: Card) -> Any:
     def pick_layer(*values: Any) -> Updates:
         answer, layer = values[0], values[4]
         if answer is None or answer.rollout.attention is None:
-            return {}
+            return look(*values)
         heads = cards.head_choices(answer.rollout.attention, layer)
         return {card.head: gr.update(choices=heads, value=cards.ALL)} | look(*values[:5], cards.ALL)
 
@@ -215,11 +226,11 @@ def _wire_card(tab: Compare, card: Card) -> Any:
         gr.on([card.word.input, card.head.input], look, inputs, shown, **quiet)
         card.layer.input(pick_layer, inputs, shown, **quiet)
 
-    def run(answer: Answer | None) -> Iterator[Updates]:
-        yield from cards.show_execution(card, service, answer, tab.episode_steps)
+    def run(answer: Answer | None, turn: Turn) -> Iterator[Updates]:
+        yield from cards.show_execution(card, service, answer, tab.episode_steps, turn)
 
-    return card.run.click(
-        run, card.answer, [card.run, card.verdict, card.live, card.executed], concurrency_id=MODELS,
+    card.run.click(
+        run, [card.answer, tab.turn], [card.run, card.verdict, card.live, card.executed], concurrency_id=MODELS,
         concurrency_limit=2, show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 

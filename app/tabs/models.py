@@ -17,6 +17,7 @@ from vidvla.checkpoint import ASSETS
 from vidvla.service import HORIZON, FamilyInfo, Service
 
 BENCHMARKS = ASSETS / "benchmarks"
+PUBLISHED = "published.json"
 LIMITS = (
     "All families know one simulated arm (Meta-World's Sawyer), one camera, and {count} tasks; "
     "a film covers {steps} control steps, one second.",
@@ -31,14 +32,32 @@ Row = dict[str, Any]
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows of every figure file in ``folder``; a damaged file is left out, and the log says so."""
-    rows: list[Row] = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))["rows"]
-            rows += [row for row in found if {"family", "task", "metric", "value", "unit", "n"} <= set(row)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s holds no figures: %s", path, error)
-    return rows
+    found = [row for path in sorted(folder.glob("*.json")) for row in read_figures(path).get("rows", [])]
+    return [row for row in found if {"family", "task", "metric", "value", "unit", "n"} <= set(row)]
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """One figure file, or an empty one where it is missing or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        log.warning("%s holds no figures: %s", path, error)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def published(folder: Path) -> str:
+    """What others published on the same tasks, with why it is not the same measurement."""
+    figures = read_figures(folder / PUBLISHED) if (folder / PUBLISHED).is_file() else {}
+    rows = [
+        (one["name"], f"{one['success']['all']:.1f} %", one["source"])
+        for one in figures.get("closed_loop", [])
+        if "all" in one.get("success", {})
+    ]
+    if not rows:
+        return ""
+    note = escape(figures.get("note", ""))
+    return f'<section class="vv-published"><h3>Published elsewhere</h3><p>{note}</p>{_table(list(rows))}</section>'
 
 
 def value_text(row: Row) -> str:
@@ -142,7 +161,7 @@ def page(service: Service, folder: Path = BENCHMARKS) -> str:
     )
     infos = service.families()
     shown = (card(service, i, rows, show.COLOURS[n % len(show.COLOURS)]) for n, i in enumerate(infos))
-    return f'<ul class="vv-limits">{shared}</ul><div class="vv-models">{"".join(shown)}</div>'
+    return f'<ul class="vv-limits">{shared}</ul><div class="vv-models">{"".join(shown)}</div>{published(folder)}'
 
 
 def build(service: Service, tab: gr.Tab) -> None:

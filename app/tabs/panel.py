@@ -129,7 +129,10 @@ def _build_source(service: Service) -> Updates:
                 gr.HTML(f'<p class="vv-scope">{STORED}</p>')
     with gr.Column(visible=offered[0] == UPLOAD) as parts["uploads"]:
         parts["upload"] = gr.File(
-            label="Picture (its middle square is used)", height=110, file_types=["image"], elem_classes="vv-upload"
+            label="Picture (its middle square is used)",
+            height=110,
+            file_types=["image"],
+            elem_classes="vv-upload",
         )
     parts["known"] = gr.HTML("", elem_classes="vv-status")
     with gr.Column(visible=offered[0] == SAMPLE) as parts["samples"]:
@@ -215,7 +218,16 @@ def wire_panel(panel: Panel, service: Service) -> None:
     panel.source.change(
         switch,
         panel.where(),
-        [panel.scene, panel.samples, panel.stored, panel.uploads, panel.scope, panel.known, panel.instruction, *seen],
+        [
+            panel.scene,
+            panel.samples,
+            panel.stored,
+            panel.uploads,
+            panel.scope,
+            panel.known,
+            panel.instruction,
+            *seen,
+        ],
         **quiet,
     )
     panel.task.input(pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet)

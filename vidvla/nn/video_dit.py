@@ -100,6 +100,7 @@ class VideoActionDiT(nn.Module):
         inner_side = self.side // 2 if fine_layers else self.side
         pixels = channels * patch_size**2
         self.embed = nn.Linear(pixels, self.outer_dim)
+        self.given_to_future = nn.Linear(self.outer_dim, self.outer_dim)
         self.stem = PixelStem(self.side, self.outer_dim) if pixel_stem else None
         self.register_buffer("outer_positions", grid_positions(self.side, self.outer_dim), persistent=False)
         self.register_buffer("inner_positions", grid_positions(inner_side, d_model), persistent=False)
@@ -211,8 +212,12 @@ class VideoActionDiT(nn.Module):
         text, visible = self.encode_text(lang, lang_mask)
         x = self.embed(self.patchify(torch.cat([cond_frame[:, None], noisy_futures], dim=1)))
         x = x.unflatten(1, (self.n_future + 1, -1))  # (B, 1 + K, P, D)
+        first = x[:, :1]
         if self.stem is not None and pixels is not None:
-            x = torch.cat([x[:, :1] + self.stem(pixels)[:, None], x[:, 1:]], dim=1)
+            first = first + self.stem(pixels)[:, None]
+        # Every future place starts out knowing what the given frame shows there (as AVDC and UniPi concatenate it):
+        # finding the same place by attention first has to be learned, which takes longer than a short training.
+        x = torch.cat([first, x[:, 1:] + self.given_to_future(first)], dim=1)
         x = x + self.outer_positions + self.time_outer(moment)[:, :, None]
         if self.merge is None:
             x, actions = self._wide(x, text, cond, visible)
