@@ -165,16 +165,16 @@ def build_panel(service: Service) -> Panel:
         missing = [f"{info.title}: {info.problem}." for info in infos if info.problem is not None]
         gr.HTML(words.messages(missing, "quiet"), visible=bool(missing))
         with gr.Accordion("Sampling", open=False):
-            parts["steps"] = gr.Slider(1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future")
-            parts["guidance"] = gr.Slider(0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction")
+            plain: Any = {"buttons": []}
+            parts["steps"] = gr.Slider(
+                1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future", **plain
+            )
+            parts["guidance"] = gr.Slider(
+                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction", **plain
+            )
             parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
             parts["horizon"] = gr.Slider(
-                1,
-                HORIZON,
-                HORIZON,
-                step=1,
-                label="Horizon",
-                info="control steps to show, no new prediction needed",
+                1, HORIZON, HORIZON, step=1, label="Horizon", info="control steps to show, at once", **plain
             )
         parts["message"] = gr.HTML("", elem_id="vv-message")
         parts["predict"] = gr.Button("Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable))

@@ -144,6 +144,61 @@ def fill(text: str, folder: Path) -> str:
     return BLOCK.sub(replace, text)
 
 
+CARD = """# {title}
+
+{summary}
+
+Source of the idea: {source}. World: {world}, 128 x 128 pixels, 16 control steps a second; seeds below 500,000.
+
+## Training
+
+{phases}
+
+Weights are fp16 safetensors, the averaged (EMA) ones. Minutes are wall-clock, threads are CPU threads of two cores.
+
+## Figures
+
+Held-out layouts (seeds from 500,000), 95 % intervals; see the project's README for every task and for the commands.
+
+{figures}
+
+## Limits
+
+One simulated robot, one camera, 11 tasks, films of one second. A photograph is far from the training frames. Actions
+are read from pictures alone. Not for real robots.
+"""
+
+
+def _phases(records: list[dict[str, Any]]) -> str:
+    head = ["phase", "steps", "batch", "minutes", "threads", "data"]
+    body = []
+    for record in records:
+        data = ", ".join(f"{count:,} {name}" for name, count in record.get("data", {}).items()) or "not recorded"
+        plan = record["train"]
+        minutes = f"{record['seconds'] / 60:.0f}"
+        body.append([record["phase"], str(plan["steps"]), str(plan["batch"]), minutes, str(record["threads"]), data])
+    return _table(head, body)
+
+
+def card(name: str, folder: Path, benchmarks: Path) -> str:
+    """The model card of a published family, from its config and the figure files."""
+    kind, config = registry.family(name), json.loads((folder / checkpoint.CONFIG).read_text())
+    body = []
+    for path in sorted(benchmarks.glob("*.json")):
+        for row in read_benchmark(path).get("rows", []):
+            if row["family"] == name and row["task"] == "all":
+                interval = "" if row["n"] == 1 else f"{row['low']:.3g} to {row['high']:.3g}"
+                body.append([row["metric"], f"{row['value']:.4g}", row["unit"], interval, str(row["n"])])
+    return CARD.format(
+        title=kind.title, summary=kind.summary, source=kind.source, world=config["world"],
+        phases=_phases(config["trained"]), figures=_table(["metric", "value", "unit", "95 %", "n"], body),
+    )  # fmt: skip
+
+
 def write_report(path: Path) -> None:
-    """Renew the tables of the document at ``path``."""
-    path.write_text(fill(path.read_text(), checkpoint.ASSETS / "benchmarks"))
+    """Renew the tables of the document at ``path``, and the card of every published family."""
+    benchmarks, checkpoints = checkpoint.ASSETS / "benchmarks", checkpoint.ASSETS / "checkpoints"
+    path.write_text(fill(path.read_text(), benchmarks))
+    for name in registry.families():
+        for folder in checkpoints.glob(f"{name}-*"):
+            (folder / "README.md").write_text(card(name, folder, benchmarks))

@@ -100,6 +100,9 @@ class BaselineStage:
         values = model(unit_pixels(batch.frame), batch.text, unit_pixels(batch.future), actions)
         return {"loss": 10 * values["video"] + values["action"], **values}
 
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.demos.episodes)}
+
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
         batch = self.demos.batch(6, torch.Generator().manual_seed(7))

@@ -89,6 +89,9 @@ class BcStage:
         mask = batch.action_mask[:, 0]
         return {"loss": (error * mask).sum() / mask.sum().clamp(min=1)}
 
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.demos.episodes)}
+
     def preview(self, model: nn.Module) -> None:
         return None
 

@@ -97,6 +97,9 @@ class InverseStage:
         decoded, _ = codec.decode(latents + noise, torch.cat([seen, seen]), torch.cat([known, known]))
         return decoded
 
+    def data_used(self) -> dict[str, int]:
+        return {f"transitions of {WORLD}": self.store.frame_count - len(self.store.episodes)}
+
     def preview(self, model: nn.Module) -> None:
         return None
 

@@ -67,6 +67,9 @@ class CodecStage:
         mse = (error.square() * moved).sum() / (3 * moved.sum() + 1)
         return {"loss": loss, "mse_moved": mse, "mse": error.square().mean()}
 
+    def data_used(self) -> dict[str, int]:
+        return {f"frames of {store.folder.name}": store.frame_count for store in self.stores}
+
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
         pairs = sample_crops(self.stores, self.shares, 8, torch.Generator().manual_seed(1), crop=128)

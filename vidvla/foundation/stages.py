@@ -100,6 +100,9 @@ class FilmStage:
         values: dict[str, Tensor] = model(batch, generator)
         return values
 
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {self.data.store.folder.name}": len(self.data.episodes)}
+
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
         assert isinstance(model, JointNet)

@@ -67,6 +67,9 @@ class Stage(Protocol):
     def loss(self, model: nn.Module, batch: Any, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars; the one under ``loss`` is minimised, the others are logged."""
 
+    def data_used(self) -> dict[str, int]:
+        """What the stage learns from, counted, for the training record."""
+
     def preview(self, model: nn.Module) -> NDArray[np.uint8] | None:
         """A picture (H, W, 3) for the log, predicted beside true, or None."""
 

@@ -33,6 +33,7 @@ def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: 
         described = {
             "phase": phase.name,
             "train": phase.config.model_dump(),
+            "data": stage.data_used(),
             "seconds": round(progress.seconds),
             "threads": torch.get_num_threads() * int(os.environ.get("WORLD_SIZE", "1")),
             "losses": progress.losses,
