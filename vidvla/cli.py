@@ -86,9 +86,12 @@ def record(
     """Record episodes (or physics clips) to shards; finished shards are kept."""
     from tqdm import tqdm
 
+    from vidvla.data.record import WORLDS
     from vidvla.data.record import record as run
     from vidvla.worlds.physics import KINDS
 
+    if world not in WORLDS:
+        raise ValueError(f"expected a world among {', '.join(WORLDS)}; got {world!r}")
     names = list(KINDS) if world == "physics" else parse_tasks(tasks)
     with tqdm(desc=f"shards of {world}") as bar:
 

@@ -47,4 +47,4 @@ def square(frame: Frame) -> Frame:
     """The middle square of a picture, at most 512 pixels a side."""
     side = min(frame.shape[:2])
     image = ImageOps.fit(Image.fromarray(frame), (min(side, KEPT_SIDE),) * 2, Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return np.array(image)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def to_float(pixels: Tensor | NDArray[np.uint8]) -> Tensor:
     """(..., H, W, 3) uint8 in [0, 255] -> (..., 3, H, W) float32 in [-1, 1]."""
-    value = torch.as_tensor(pixels)
+    value = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))  # a copy: maps are read-only
     if value.dtype != torch.uint8 or value.shape[-1] != 3:
         raise ValueError(f"expected uint8 pixels (..., H, W, 3), got {value.dtype} {tuple(value.shape)}")
     return value.movedim(-1, -3).to(torch.float32) / 127.5 - 1

@@ -190,51 +190,39 @@ def wire_panel(panel: Panel, service: Service) -> None:
         frame = None if start is None else show.enlarge(start.frame)
         return {panel.preview: frame, panel.message: words.message(sentence)}
 
-    def switch(*where: Any) -> Updates:
-        source, task, _, sample, _ = where
+    def fill(source: str, task: str | None, sample: str | None) -> Updates:
+        book = sample if source == SAMPLE else task
         updates: Updates = {
-            panel.scene: gr.update(visible=source == SCENE),
-            panel.samples: gr.update(visible=source == SAMPLE),
-            panel.stored: gr.update(visible=source == SAMPLE),
-            panel.uploads: gr.update(visible=source == UPLOAD),
-            panel.scope: gr.update(visible=source == UPLOAD),
             panel.known: task_note(service, task) if source == SCENE else "",
+            panel.examples: gr.Dataset(samples=examples_of(service, book)),
         }
-        if source == SAMPLE and sample in service.samples:
+        if source == SCENE and task in service.tasks():
+            updates[panel.instruction] = service.phrasings(task)[0]
+        elif source == SAMPLE and sample in service.samples:
             updates[panel.instruction] = service.samples[sample].instruction
-        return updates | look(*where)
+        return updates
 
-    def pick_task(*where: Any) -> Updates:
-        phrases = service.phrasings(where[1])
-        updates: Updates = {panel.instruction: phrases[0], panel.known: task_note(service, where[1])}
-        return updates | {panel.examples: gr.Dataset(samples=examples_of(service, where[1]))} | look(*where)
+    def switch(source: str) -> Updates:
+        shown = {
+            panel.scene: SCENE, panel.samples: SAMPLE, panel.stored: SAMPLE, panel.uploads: UPLOAD, panel.scope: UPLOAD,
+        }  # fmt: skip
+        return {column: gr.update(visible=source == kind) for column, kind in shown.items()}
 
-    def pick_sample(event: gr.SelectData) -> tuple[str, str]:
-        sample = list(service.samples.values())[event.index]
-        return sample.name, sample.instruction
+    def pick_sample(event: gr.SelectData) -> str:
+        return list(service.samples)[event.index]
 
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
-    seen = [panel.preview, panel.message]
-    panel.source.change(
-        switch,
-        panel.where(),
-        [
-            panel.scene,
-            panel.samples,
-            panel.stored,
-            panel.uploads,
-            panel.scope,
-            panel.known,
-            panel.instruction,
-            *seen,
-        ],
-        **quiet,
+    seen, written = [panel.preview, panel.message], [panel.known, panel.examples, panel.instruction]
+    book = [panel.source, panel.task, panel.sample]
+    columns = [panel.scene, panel.samples, panel.stored, panel.uploads, panel.scope]
+    panel.source.change(switch, panel.source, columns, **quiet)
+    gr.on([panel.source.change, panel.task.input], fill, book, written, **quiet)
+    panel.gallery.select(pick_sample, None, panel.sample, **quiet).then(fill, book, written, **quiet).then(
+        look, panel.where(), seen, **quiet
     )
-    panel.task.input(pick_task, panel.where(), [panel.instruction, panel.known, panel.examples, *seen], **quiet)
     panel.dice.click(None, None, panel.seed, js=f"() => {FRESH_SEED} + Math.floor(Math.random() * 1e6)", **quiet)
     gr.on(
-        [panel.seed.change, panel.upload.change, panel.sample.change], look, panel.where(), seen,
+        [panel.source.change, panel.task.input, panel.seed.change, panel.upload.change], look, panel.where(), seen,
         trigger_mode="always_last", **quiet,
     )  # fmt: skip
-    panel.gallery.select(pick_sample, None, [panel.sample, panel.instruction], **quiet)
     panel.examples.click(lambda row: row[0], panel.examples, panel.instruction, **quiet)

@@ -45,7 +45,7 @@ def proportion(successes: int, n: int) -> Estimate:
     share, z2 = successes / n, Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Estimate(share, n, max(0.0, middle - half), min(1.0, middle + half))
+    return Estimate(share, n, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 def mean(values: Sequence[float]) -> Estimate:

@@ -177,4 +177,4 @@ def fit_square(frame: Frame, size: int) -> Frame:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(frame[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+    return np.array(square.resize((size, size), Image.Resampling.LANCZOS))

@@ -164,7 +164,9 @@ def fit(
         project_dir=str(folder),
     )
     with accelerator.local_main_process_first():  # what the first process derives from the data, others read
-        model = stage.build().train()
+        with torch.random.fork_rng():  # fresh weights depend on the seed alone; the caller's generator stays as it is
+            torch.manual_seed(config.seed)
+            model = stage.build().train()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions on CPUs want it
         stage.batch(1, step_generator(config.seed, 0, 0))
     optimizer: Any = Muon(muon_groups(model), lr=config.lr)
