@@ -43,9 +43,9 @@ def enlarge(frame: Frame, side: int = SIDE) -> Frame:
     return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS))
 
 
-def nearest(times: Sequence[int], moment: int) -> int:
-    """Index of the time that is closest to ``moment``; the earlier of two."""
-    return min(range(len(times)), key=lambda i: (abs(times[i] - moment), times[i]))
+def shown_at(times: Sequence[int], moment: int) -> int:
+    """Index of the frame that a film shows at ``moment``: the latest until then, or else the first."""
+    return max((i for i, time in enumerate(times) if time <= moment), default=0)
 
 
 def shorten(rollout: Rollout, horizon: int) -> int:

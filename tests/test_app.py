@@ -242,8 +242,8 @@ def test_films_are_what_browsers_play() -> None:
     assert decoded[0].shape == (show.SIDE, show.SIDE, 3)
 
 
-def test_nearest_moment() -> None:
-    assert [show.nearest((4, 8, 12, 16), moment) for moment in (1, 5, 6, 7, 16)] == [0, 0, 0, 1, 3]
+def test_a_moment_shows_what_the_film_shows() -> None:
+    assert [show.shown_at((4, 8, 12, 16), moment) for moment in (1, 4, 7, 8, 16)] == [0, 0, 0, 1, 3]
 
 
 def test_heat_is_brightest_where_the_map_is_largest() -> None:

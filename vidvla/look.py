@@ -72,7 +72,7 @@ def look_from(
         row, column = (min(int(value * layout.side), layout.side - 1) for value in place)
         query = layout.frames[frame][row * layout.side + column]
         maps.append(_square(rows[query, _slice(layout.frames[0])], layout.side))
-    return np.mean(maps, axis=0, dtype=np.float32)
+    return _mean(maps)
 
 
 def word_map(
@@ -100,8 +100,8 @@ def word_map(
         _square(rows[_slice(layout.frames[frame]), layout.text[word]], layout.side)
         for rows, layout in _chosen(attention, layer, head)
     ]
-    total = np.mean(maps, axis=0, dtype=np.float32)
-    return total / max(float(total.sum()), 1e-12)
+    total = _mean(maps)
+    return np.asarray(total / max(float(total.sum()), 1e-12), np.float32)
 
 
 def mass_by_layer(attention: Attention) -> tuple[LayerMass, ...]:
@@ -149,3 +149,7 @@ def _slice(rows: range) -> slice:
 
 def _square(values: NDArray[np.float32], side: int) -> HeatMap:
     return values.reshape(side, side).astype(np.float32)
+
+
+def _mean(maps: list[HeatMap]) -> HeatMap:
+    return np.asarray(np.mean(maps, axis=0), np.float32)

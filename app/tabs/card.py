@@ -258,14 +258,14 @@ def show_moment(
     layer: int,
     head: int,
 ) -> Updates:
-    """The predicted frame closest to a control step, the true one at the same time, and what attends to what."""
+    """The predicted frame of a control step, the true one at the same time, and what attends to what."""
     rollout, start = answer.rollout, answer.start
     if not len(rollout.frames):
         return {
             card.pair: gr.update(visible=False),
             **show_looks(card, answer, 0, (0.5, 0.5), word, layer, head),
         }
-    index = show.nearest(rollout.times, moment)
+    index = show.shown_at(rollout.times, moment)
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)
     true = None if start.truth is None else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)

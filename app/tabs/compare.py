@@ -73,7 +73,7 @@ def show_true_moment(truth: Truth, service: Service, start: Start, moment: int) 
     updates: Updates = {truth.pair: gr.update(visible=True), truth.first: show.enlarge(start.frame)}
     if start.truth is None:
         return updates | {truth.caption: "", truth.frame: gr.update(visible=False)}
-    index = show.nearest(start.truth.times, moment)
+    index = show.shown_at(start.truth.times, moment)
     caption = words.moment(start.truth.times[index], service.steps_per_second).capitalize()
     still = gr.update(value=show.enlarge(start.truth.frames[index]), visible=True)
     return updates | {truth.caption: words.heading(caption), truth.frame: still}
@@ -192,7 +192,7 @@ def _wire_stage(tab: Compare) -> None:
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
     answers = [card.answer for card in built]
     shown = [tab.moment, *_components(truth), *(c for k in built for c in _components(k))]
-    panel.horizon.release(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
+    panel.horizon.input(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
 
@@ -211,12 +211,12 @@ def _wire_card(tab: Compare, card: Card) -> None:
         place = (min(max(y / show.SIDE, 0.0), 1.0), min(max(x / show.SIDE, 0.0), 1.0))
         return {card.place: place} | look(answer, moment, place, word, layer, head)
 
-    def pick_layer(*values: Any) -> Updates:
-        answer, layer = values[0], values[4]
-        if answer is None or answer.rollout.attention is None:
-            return look(*values)
-        heads = cards.head_choices(answer.rollout.attention, layer)
-        return {card.head: gr.update(choices=heads, value=cards.ALL)} | look(*values[:5], cards.ALL)
+    def pick_layer(answer: Answer | None, moment: int, place: Any, word: Any, layer: int) -> Updates:
+        updates = look(answer, moment, place, word, layer, cards.ALL)
+        if answer is not None and answer.rollout.attention is not None:
+            heads = cards.head_choices(answer.rollout.attention, layer)
+            updates[card.head] = gr.update(choices=heads, value=cards.ALL)
+        return updates
 
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
     inputs = [card.answer, tab.moment, card.place, card.word, card.layer, card.head]
@@ -224,7 +224,7 @@ def _wire_card(tab: Compare, card: Card) -> None:
     if card.info.attends:
         card.frame.select(click, [*inputs[:2], *inputs[3:]], shown, **quiet)
         gr.on([card.word.input, card.head.input], look, inputs, shown, **quiet)
-        card.layer.input(pick_layer, inputs, shown, **quiet)
+        card.layer.input(pick_layer, inputs[:-1], shown, **quiet)
 
     def run(answer: Answer | None, turn: Turn) -> Iterator[Updates]:
         yield from cards.show_execution(card, service, answer, tab.episode_steps, turn)

@@ -92,9 +92,11 @@ def examples_of(service: Service, task: str | None) -> list[list[str]]:
     return [[p] for p in sorted(phrases, key=len)[:EXAMPLES]]
 
 
-def preview(service: Service, *where: Any) -> tuple[Start | None, str]:
+def preview(
+    service: Service, source: str, task: str | None, seed: float | None, sample: str | None, upload: str | None
+) -> tuple[Start | None, str]:
     """The first frame as the panel stands, or a sentence on why there is none (empty: nothing chosen yet)."""
-    form = Form(*where, instruction="", families=(), steps=1, guidance=1, noise_seed=0)
+    form = Form(source, task, seed, sample, upload, "", (), steps=1, guidance=1, noise_seed=0)
     if form.source == UPLOAD and not form.upload:
         return None, ""
     try:

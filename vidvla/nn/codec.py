@@ -53,7 +53,7 @@ class FrameCodec(nn.Module):
         self.mix_64 = nn.Sequential(nn.Conv2d(2 * c1, c1, 3, padding=1), ResBlock(c1))
         self.to_pixels = nn.Conv2d(c1, 4 * 4, 3, padding=1)
         for last in (self.residual_encoder[-1], self.to_pixels):
-            assert isinstance(last, nn.Conv2d)
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 

@@ -70,6 +70,9 @@ class VideoActionDiT(nn.Module):
         pixel_stem: look at the given frame's pixels too (pass ``pixels``).
     """
 
+    outer_positions: Tensor
+    inner_positions: Tensor
+
     def __init__(
         self,
         img_size: int = 64,
