@@ -98,6 +98,12 @@ def test_no_phase_of_an_empty_folder_counts_as_done(member: Family, tmp_path: Pa
     assert not any(is_done(context, phase) for phase in type(member).phases())
 
 
+def test_published_nets_name_the_phase_behind_them(member: Family) -> None:
+    own = set(member.nets()) - {"codec"}
+    assert set(member.published) == own
+    assert set(member.published.values()) <= {phase.name for phase in type(member).phases()}
+
+
 def test_missing_weights_are_one_sentence(member: Family, tmp_path: Path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match="expected a trained checkpoint"):
         type(member).load(tmp_path, torch.device("cpu"))

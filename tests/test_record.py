@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.episode import KINDS, kind_of
+from vidvla.data.episode import KINDS, Student, kind_of
 from vidvla.data.record import MANIFEST, read_manifest, record
+from vidvla.worlds.base import Frame
 
 
 def test_recording_again_keeps_finished_shards(physics_data: Path) -> None:
@@ -46,7 +48,31 @@ def test_robot_episodes_say_what_is_clean(robot_data: Path) -> None:
 
 def test_the_mix_holds_every_kind() -> None:
     kinds = [kind_of(seed) for seed in range(20)]
-    assert set(kinds) == set(KINDS) and kinds.count("recover") == 12
+    assert {*kinds, "student"} == set(KINDS) and kinds.count("recover") == 12
+
+
+def _idle(frame: Frame, task: str, seed: int) -> NDArray[np.float32]:
+    """A student that presses down with an open gripper."""
+    return np.tile(np.array([0.0, 0.0, -2.0, -1.0], np.float32), (16, 1))
+
+
+def _make_idle() -> Student:
+    return _idle
+
+
+def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data: Path) -> None:
+    record(tmp_path, "metaworld", ["door-close"], range(3), kind="student", make_student=_make_idle)
+    for episode in EpisodeStore(tmp_path).episodes:
+        clean = episode.entry.clean_from
+        assert 4 <= clean < 48 and len(episode.actions) > clean
+        assert (episode.actions[:clean] == _idle(episode.frames[0], "", 0)[0]).all()
+        assert (episode.actions[clean:] == episode.expert_actions[clean:]).all()
+
+
+def test_a_student_is_given_exactly_where_one_acts(tmp_path: Path, robot_data: Path) -> None:
+    for kind, student in (("student", None), ("play", _make_idle)):
+        with pytest.raises(ValueError, match="expected a student exactly"):
+            record(tmp_path, "metaworld", ["door-close"], range(1), kind=kind, make_student=student)
 
 
 def test_broken_folders_are_one_sentence(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from vidvla import checkpoint
 from vidvla.data.films import FilmData, WindowSpec
-from vidvla.families.base import Context
+from vidvla.families.base import Context, Phase
+from vidvla.families.bc import BcConfig, BcNet, BcStage, BehaviourCloning
 from vidvla.foundation.backbone import BackboneConfig
 from vidvla.foundation.codec import CodecConfig, CodecStage
 from vidvla.foundation.stages import FilmStage, unit_actions
 from vidvla.nn.codec import FrameCodec
 from vidvla.train.loop import TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
+from vidvla.train.run import is_done, restore, run_phase, train
 
 CONFIG = TrainConfig(steps=6, batch=2, lr=1e-3, warmup=2)
 CODEC = CodecConfig(latent_channels=8, width=8)
@@ -153,3 +156,40 @@ def test_codec_keeps_what_did_not_move(physics_data: Path) -> None:
         codec.to_pixels.bias[12:] = -50.0
     decoded, mask = codec.decode(latents, frame, latents)
     assert torch.allclose(decoded, frame, atol=1e-5)
+
+
+def test_published_weights_are_trained_on_elsewhere(tmp_path: Path, robot_data: Path) -> None:
+    def phase(steps: int) -> Phase:
+        config = TrainConfig(steps=steps, batch=2, lr=1e-3, warmup=0, cooldown=0.0)
+        return Phase(BehaviourCloning.published["net"], lambda c: BcStage(c, BcConfig()), config)
+
+    class Small(BehaviourCloning):
+        @classmethod
+        def phases(cls, size: str = "small") -> list[Phase]:
+            return [phase(2)]
+
+        @classmethod
+        def publish(cls, context: Context) -> None:
+            net = BcNet(BcConfig(), 4)
+            checkpoint.load(context.weights("bc.clone")).fill(net, "net")
+            config = context.description("bc", "metaworld", ["bc.clone"], model={}, actions=unit_actions().saved())
+            checkpoint.save(context.checkpoints / "bc-metaworld", {"net": net}, config, half=False)
+
+    here = Context(robot_data.parent, tmp_path / "here", tmp_path / "published")
+    there = Context(robot_data.parent, tmp_path / "there", tmp_path / "published")
+    train(Small, here, device="cpu")
+    assert restore(Small, there) == ["bc.clone"]
+    (finished,) = Small.phases()
+    assert is_done(there, finished)
+    for name, value in checkpoint.load(here.weights("bc.clone")).tensors.items():
+        assert torch.equal(checkpoint.load(there.weights("bc.clone")).tensors[name], value)
+
+    longer = phase(3)
+    assert not is_done(there, longer)
+    run_phase(there, longer, device="cpu")
+    record = checkpoint.load(there.weights("bc.clone")).config
+    assert [r["train"]["steps"] for r in checkpoint.flat_records([record])] == [2, 3]
+    # three small steps from the restored weights stay near them; fresh weights would not be
+    moved = checkpoint.load(there.weights("bc.clone")).tensors["net.head.0.weight"]
+    restored = checkpoint.load(here.weights("bc.clone")).tensors["net.head.0.weight"]
+    assert 0 < (moved - restored).abs().max() < 0.02 and restored.abs().max() > 0.02

@@ -54,15 +54,21 @@ class Checkpoint:
 
 def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], half: bool = True) -> None:
     """Write ``nets`` by name and ``config`` into ``folder``; fp16 where ``half``, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for prefix, net in nets.items():
         for name, value in net.state_dict().items():
             kept = value.detach().cpu().contiguous()
             tensors[f"{prefix}.{name}"] = kept.half() if half and kept.is_floating_point() else kept
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(tensors, partial)
-    partial.replace(folder / WEIGHTS)
+    write(folder, tensors, config)
+
+
+def write(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write ``tensors`` (where there are any) and ``config`` into ``folder``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if tensors:
+        partial = folder / f"{WEIGHTS}.partial"
+        save_file(tensors, partial)
+        partial.replace(folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -81,6 +87,14 @@ def load(folder: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"expected whole weights in {weights_path}, got a damaged file: {error}") from error
     return Checkpoint(folder, config, {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
+
+
+def flat_records(trained: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The training records of a checkpoint, those that a later one went on from before it."""
+    flat = []
+    for record in trained:
+        flat += [*flat_records(record.get("earlier", [])), record]
+    return flat
 
 
 def fingerprint(folder: Path) -> str:

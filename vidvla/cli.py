@@ -78,14 +78,18 @@ def record(
     world: Annotated[str, typer.Option(help="metaworld or physics.")] = "metaworld",
     tasks: Tasks = "avdc",
     seeds: Seeds = "0:600",
-    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, or mix.")] = "mix",
+    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, student, or mix.")] = "mix",
+    student: Annotated[str, typer.Option(help="The published family that acts first with --kind student.")] = "gr2",
     workers: Annotated[int, typer.Option(min=1)] = 2,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 128,
     out: Annotated[Path | None, typer.Option(help="Folder to write; runs/data/WORLD by default.")] = None,
 ) -> None:
     """Record episodes (or physics clips) to shards; finished shards are kept."""
+    import functools
+
     from tqdm import tqdm
 
+    from vidvla import checkpoint, registry
     from vidvla.data.record import WORLDS
     from vidvla.data.record import record as run
     from vidvla.worlds.physics import KINDS
@@ -101,7 +105,11 @@ def record(
 
         chosen = None if kind == "mix" else kind
         folder = out or Path("runs/data") / world
-        shards = run(folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show)
+        policy = functools.partial(registry.student, student, checkpoint.ASSETS / "checkpoints")
+        shards = run(
+            folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show,
+            make_student=policy if chosen == "student" else None,
+        )  # fmt: skip
     typer.echo(f"{sum(len(s.episodes) for s in shards)} episodes in {folder}")
 
 
@@ -132,6 +140,17 @@ def train(
         return
     ran = run(kind, context, device)
     typer.echo(f"trained {', '.join(ran) or 'nothing (all phases were done)'}; published {family}")
+
+
+@app.command()
+def restore(family: FamilyNames = "all", root: DataFolder = Path()) -> None:
+    """Take the published weights as finished phases, to train on from them on another machine."""
+    from vidvla.registry import family as find
+    from vidvla.train.run import default_context
+    from vidvla.train.run import restore as run
+
+    for name in parse_families(family):
+        typer.echo(f"{name}: {', '.join(run(find(name), default_context(root)))}")
 
 
 @app.command()

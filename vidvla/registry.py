@@ -5,9 +5,18 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 import vidvla.families
+from vidvla.data.episode import Student
 from vidvla.families.base import Family
+from vidvla.text import phrase_book
+from vidvla.types import Request
+from vidvla.worlds.base import Frame
 
 
 @functools.cache
@@ -31,3 +40,15 @@ def family(name: str) -> type[Family]:
     if name not in known:
         raise ValueError(f"expected a family among {', '.join(known)}; got {name!r}")
     return known[name]
+
+
+def student(name: str, checkpoints: Path) -> Student:
+    """A published family as the policy that acts first in recorded episodes, told what to do in a training phrase."""
+    torch.set_num_threads(1)  # one recording process a core
+    policy = family(name).load(checkpoints, torch.device("cpu"))
+
+    def act(frame: Frame, task: str, seed: int) -> NDArray[np.float32]:
+        phrases = phrase_book()[task].train
+        return policy.act(Request(frame, phrases[seed % len(phrases)], seed))
+
+    return act

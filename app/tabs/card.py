@@ -26,6 +26,8 @@ KEPT_SECONDS = 2 * 60 * 60
 """Answers are forgotten after that; attention maps are large."""
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
+HIDDEN = "hidden"
+"""Not shown, but part of the page: what Gradio mounts only once it is shown loses updates that come meanwhile."""
 NO_SCENE = "Execute needs a simulated scene as the source."
 
 
@@ -89,9 +91,9 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
     """Lay the column out; ``wire_card`` brings it to life."""
     parts: Updates = {"info": info, "colour": colour, "place": gr.State(None)}
     parts["answer"] = gr.State(None, time_to_live=KEPT_SECONDS)
-    hidden: Any = {"visible": False}
+    hidden: Any = {"visible": HIDDEN}
     shown = info.problem is None
-    with gr.Column(elem_classes="vv-card", visible=shown, elem_id=f"card-{info.name}") as parts["column"]:
+    with gr.Column(elem_classes="vv-card", visible=shown or HIDDEN, elem_id=f"card-{info.name}") as parts["column"]:
         gr.HTML(words.family_head(info, colour))
         parts["status"] = gr.HTML("", elem_classes="vv-status")
         with gr.Column(elem_classes="vv-body", **hidden) as parts["body"]:
@@ -124,7 +126,7 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
 
 def _looking() -> Updates:
     parts: Updates = {}
-    with gr.Column(elem_classes="vv-section", visible=False) as parts["looking"]:
+    with gr.Column(elem_classes="vv-section", visible=HIDDEN) as parts["looking"]:
         gr.HTML(words.heading("Attention", "over the first frame"))
         parts["word"] = gr.Radio([], label="Word", show_label=False, container=False, elem_classes="vv-chips")
         with gr.Row(elem_classes="vv-pair"):
@@ -150,7 +152,7 @@ def save_film(frames: list[Frame], steps_per_second: float) -> str:
 
 def show_hidden(card: Card) -> Updates:
     """A family that is not asked this time: nothing of it stays."""
-    return {card.column: gr.update(visible=False), card.answer: None}
+    return {card.column: gr.update(visible=HIDDEN), card.answer: None}
 
 
 def show_waiting(card: Card) -> Updates:
@@ -160,7 +162,7 @@ def show_waiting(card: Card) -> Updates:
 
 def show_failure(card: Card, sentence: str) -> Updates:
     """A family that could not answer."""
-    return {card.status: words.message(sentence), card.body: gr.update(visible=False), card.answer: None}
+    return {card.status: words.message(sentence), card.body: gr.update(visible=HIDDEN), card.answer: None}
 
 
 def show_answer(card: Card, service: Service, answer: Answer, horizon: int, moment: int) -> Updates:
@@ -173,9 +175,9 @@ def show_answer(card: Card, service: Service, answer: Answer, horizon: int, mome
         card.status: words.messages(answer.rollout.notes, "note"),
         card.body: gr.update(visible=True),
         card.figures: _figures(answer),
-        card.live: gr.update(value=None, visible=False),
-        card.executed: gr.update(value=None, visible=False),
-        card.run: gr.update(visible=can_run, interactive=can_run),
+        card.live: gr.update(value=None, visible=HIDDEN),
+        card.executed: gr.update(value=None, visible=HIDDEN),
+        card.run: gr.update(visible=can_run or HIDDEN, interactive=can_run),
         card.verdict: no_run,
         **show_horizon(card, service, answer, horizon),
         **_choices(card, attention),
@@ -198,8 +200,8 @@ def _figures(answer: Answer) -> str:
 def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
     """Film, actions and comparison, up to ``horizon`` control steps."""
     rollout, start, rate = answer.rollout, answer.start, service.steps_per_second
-    updates: Updates = {card.film: gr.update(visible=False), card.acting: gr.update(visible=False)}
-    updates |= {card.against: gr.update(visible=False)}
+    updates: Updates = {card.film: gr.update(visible=HIDDEN), card.acting: gr.update(visible=HIDDEN)}
+    updates |= {card.against: gr.update(visible=HIDDEN)}
     if len(rollout.frames):
         film = save_film(show.timeline(start.frame, rollout, horizon), rate)
         updates[card.film] = gr.update(value=film, visible=True)
@@ -229,7 +231,7 @@ def _words(attention: Attention) -> list[tuple[str, int]]:
 def _choices(card: Card, attention: Attention | None) -> Updates:
     """The words, layers and heads that an answer's attention offers, and its bars."""
     if attention is None:
-        return {card.looking: gr.update(visible=False)}
+        return {card.looking: gr.update(visible=HIDDEN)}
     chips = _words(attention)
     layers = [("finest, mean", ALL), *((name, i) for i, name in enumerate(attention.layers))]
     bars = show.mass_figure(mass_by_layer(attention)) if future_frames(attention) else None
@@ -238,7 +240,7 @@ def _choices(card: Card, attention: Attention | None) -> Updates:
         card.word: gr.update(choices=chips, value=chips[-1][1]),
         card.layer: gr.update(choices=layers, value=ALL),
         card.head: gr.update(choices=head_choices(attention, ALL), value=ALL),
-        card.masses: gr.update(value=bars, visible=bars is not None),
+        card.masses: gr.update(value=bars, visible=bars is not None or HIDDEN),
     }
 
 
@@ -262,7 +264,7 @@ def show_moment(
     rollout, start = answer.rollout, answer.start
     if not len(rollout.frames):
         return {
-            card.pair: gr.update(visible=False),
+            card.pair: gr.update(visible=HIDDEN),
             **show_looks(card, answer, 0, (0.5, 0.5), word, layer, head),
         }
     index = show.shown_at(rollout.times, moment)
@@ -276,7 +278,9 @@ def show_moment(
         card.pair: gr.update(visible=True),
         card.caption: words.heading(caption.capitalize(), hint),
         card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
-        card.true_frame: gr.update(value=None if true is None else show.enlarge(true), visible=true is not None),
+        card.true_frame: gr.update(
+            value=None if true is None else show.enlarge(true), visible=true is not None or HIDDEN
+        ),
         **show_looks(card, answer, index, place, word, layer, head),
     }
 
@@ -304,7 +308,7 @@ def show_looks(
     heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))
     updates = {
         card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
-        card.place_map: gr.update(visible=False),
+        card.place_map: gr.update(visible=HIDDEN),
     }
     if future_frames(attention) and len(answer.rollout.frames):
         looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
@@ -331,7 +335,7 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
     yield {
         card.run: gr.update(interactive=False),
         card.verdict: words.busy("looking at the scene"),
-        card.executed: gr.update(value=None, visible=False),
+        card.executed: gr.update(value=None, visible=HIDDEN),
         card.live: gr.update(value=None if answer is None else show.enlarge(answer.start.frame), visible=True),
     }
     rate, shown, now = service.steps_per_second, 1, None
@@ -345,11 +349,11 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
             yield {card.live: show.enlarge(now.frames[-1]), card.verdict: words.execution(now, rate, steps)}
     except Exception as error:  # the border of the page, as in session.ask
         said = words.message(failure(error, card.info.title))
-        yield {card.live: gr.update(visible=False), card.verdict: said, card.run: gr.update(interactive=True)}
+        yield {card.live: gr.update(visible=HIDDEN), card.verdict: said, card.run: gr.update(interactive=True)}
         return
     assert now is not None
     yield {
-        card.live: gr.update(visible=False),
+        card.live: gr.update(visible=HIDDEN),
         card.executed: gr.update(value=save_film(list(now.frames), rate * show.SLOWDOWN), visible=True),
         card.verdict: words.execution(now, rate, steps),
         card.run: gr.update(interactive=True, value="Execute again"),

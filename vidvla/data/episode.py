@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +11,24 @@ from numpy.typing import NDArray
 from vidvla.worlds.base import Frame, World
 from vidvla.worlds.physics import physics_clip
 
-KINDS = ("expert", "recover", "noisy", "play")
+KINDS = ("expert", "recover", "noisy", "play", "student")
 """expert: clean from the start. recover: knocked off its path for some steps, then clean. noisy: every action
-perturbed. play: no task, smooth random motion."""
+perturbed. play: no task, smooth random motion. student: a trained policy acts for some steps, then the expert takes
+over, so that demonstrations start where a policy really gets to (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
+CLEAN_KINDS = ("expert", "recover", "student")
+"""Kinds whose futures, from some step on, follow from what is seen: films and policies learn from these."""
+
+Student = Callable[[Frame, str, int], NDArray[np.float32]]
+"""(frame, task, seed) -> actions (N, A) in the world's units."""
+STUDENT_EXECUTES = 8
+"""Actions of a student that are executed before it looks again."""
 
 MAX_STEPS = 44
 TAIL_STEPS = 5
 """Control steps recorded after the first success, so that a film also learns what 'done' looks like."""
 PLAY_STEPS = 24
+STUDENT_STEPS = (4, 48)
+"""A student acts for at least the first and fewer than the second number of control steps."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +73,23 @@ def _random_push(world: World, rng: np.random.Generator) -> NDArray[np.float32]:
 class _Disturbance:
     """Says what is executed instead of the expert's action, step by step."""
 
-    def __init__(self, kind: str, world: World, rng: np.random.Generator) -> None:
-        self.kind, self.world, self.rng = kind, world, rng
+    def __init__(
+        self, kind: str, world: World, rng: np.random.Generator, student: Callable[[Frame], NDArray[np.float32]]
+    ) -> None:
+        self.kind, self.world, self.rng, self.student = kind, world, rng, student
         self.start = 0 if rng.random() < 0.5 else int(rng.integers(1, 16))
         self.stop = self.start + int(rng.integers(1, 8))
+        if kind == "student":
+            self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS))
+        self.planned: list[NDArray[np.float32]] = []
         self.push = _random_push(world, rng)
         self.noise_scale = rng.uniform(0.1, 0.6)
 
-    def __call__(self, step: int, clean: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, step: int, clean: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         low, high = np.asarray(self.world.action_spec.low), np.asarray(self.world.action_spec.high)
+        if self.kind == "student" and step < self.stop:
+            self.planned = self.planned or list(self.student(frame)[:STUDENT_EXECUTES])
+            return np.clip(self.planned.pop(0), low, high).astype(np.float32)
         if self.kind == "recover" and self.start <= step < self.stop:
             jitter = self.rng.normal(scale=0.2, size=len(low)) * high
             return np.clip(self.push + jitter, low, high).astype(np.float32)
@@ -85,27 +104,40 @@ class _Disturbance:
         return clean
 
     def clean_from(self, steps: int) -> int:
-        return {"expert": 0, "recover": min(self.stop, steps)}.get(self.kind, steps)
+        return {"expert": 0, "recover": min(self.stop, steps), "student": min(self.stop, steps)}.get(self.kind, steps)
 
 
-def record_episode(world: World, task: str, kind: str, seed: int) -> Episode:
-    """Run ``kind`` on ``task`` from layout ``seed``; equal arguments give the equal episode."""
+def record_episode(world: World, task: str, kind: str, seed: int, student: Student | None = None) -> Episode:
+    """Run ``kind`` on ``task`` from layout ``seed``; equal arguments give the equal episode.
+
+    Args:
+        student: acts first in episodes of kind ``student``.
+    """
     if kind not in KINDS:
         raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
+    if (kind == "student") != (student is not None):
+        raise ValueError(f"expected a student exactly for the kind 'student', got kind {kind!r}")
+
+    def plan(frame: Frame) -> NDArray[np.float32]:
+        assert student is not None
+        return student(frame, task, seed)
+
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     world.reset(task, seed)
-    disturb = _Disturbance(kind, world, rng)
+    disturb = _Disturbance(kind, world, rng, plan)
     frames, actions, labels, success = [world.render()], [], [], -1
-    for step in range(PLAY_STEPS if kind == "play" else MAX_STEPS):
+    limit = {"play": PLAY_STEPS, "student": disturb.stop + MAX_STEPS}.get(kind, MAX_STEPS)
+    for step in range(limit):
         clean = world.expert()
-        action = disturb(step, clean)
+        action = disturb(step, clean, frames[-1])
         result = world.step(action)
         frames.append(world.render())
         actions.append(action)
         labels.append(clean)
         if result.success and success < 0:
             success = step
-        if kind != "play" and 0 <= success <= step - TAIL_STEPS and step >= disturb.stop:
+        settled = kind == "student" or step >= disturb.stop
+        if kind != "play" and 0 <= success <= step - TAIL_STEPS and settled:
             break
     return Episode(
         task, kind, seed, np.stack(frames), np.stack(actions), np.stack(labels),

@@ -14,12 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw, map_tensor
+from vidvla.data.episode import CLEAN_KINDS
 from vidvla.nn.codec import FrameCodec
 from vidvla.pixels import to_float
 from vidvla.text import TextTokens, phrase_book, text_encoder
-
-CLEAN_KINDS = ("expert", "recover")
-"""Kinds whose futures follow from what is seen: films and policies learn from these."""
 
 
 def latents_of(store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64) -> NDArray[np.float16]:

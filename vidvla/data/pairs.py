@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.data.clips import EpisodeStore, draw
-from vidvla.data.films import CLEAN_KINDS
+from vidvla.data.episode import CLEAN_KINDS
 from vidvla.text import TextTokens, phrase_book, text_encoder
 
 ToUnit = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from vidvla.data.episode import Episode, kind_of, physics_episode, record_episode
+from vidvla.data.episode import Episode, Student, kind_of, physics_episode, record_episode
 from vidvla.worlds.base import Frame
 
 TRAIN_SEEDS = range(500_000)
@@ -58,24 +58,34 @@ def shard_name(task: str, seeds: Sequence[int], kind: str | None) -> str:
     return f"{task}-{kind or 'mix'}-{seeds[0]:06d}-{seeds[-1] + 1:06d}.safetensors"
 
 
-def _episodes(world: str, task: str, seeds: Sequence[int], kind: str | None, size: int) -> Iterator[Episode]:
+StudentMaker = Callable[[], Student]
+"""Makes a student in the process that records; must be picklable."""
+
+
+def _episodes(
+    world: str, task: str, seeds: Sequence[int], kind: str | None, size: int, make_student: StudentMaker | None
+) -> Iterator[Episode]:
     if world == "physics":
         yield from (physics_episode(task, seed, size) for seed in seeds)
         return
     from vidvla.worlds.metaworld import MetaWorld  # only recording processes need the simulator
 
     simulator = MetaWorld(size)
-    yield from (record_episode(simulator, task, kind or kind_of(seed), seed) for seed in seeds)
+    student = None if make_student is None else make_student()
+    yield from (record_episode(simulator, task, kind or kind_of(seed), seed, student) for seed in seeds)
     simulator.close()
 
 
-def _write_shard(out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int) -> ShardEntry:
+def _write_shard(
+    out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int,
+    make_student: StudentMaker | None,
+) -> ShardEntry:  # fmt: skip
     frames: list[Frame] = []
     actions: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
     entries: list[EpisodeEntry] = []
     frame = step = 0
-    for episode in _episodes(world, task, seeds, kind, size):
+    for episode in _episodes(world, task, seeds, kind, size, make_student):
         steps = len(episode.actions)
         entries.append(
             EpisodeEntry(
@@ -144,6 +154,7 @@ def record(
     *,
     kind: str | None = None,
     size: int = 128,
+    make_student: StudentMaker | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ShardEntry]:
@@ -153,6 +164,7 @@ def record(
         world: one of :data:`WORLDS`; the "tasks" of ``physics`` are its kinds of clips.
         kind: one of :data:`~vidvla.data.episode.KINDS` for all, or None for the training mix.
         size: picture side, pixels.
+        make_student: of the policy that acts first in episodes of the kind ``student``.
         workers: processes, each with its own simulator.
         progress: called with (shards done, shards in all).
     """
@@ -166,7 +178,7 @@ def record(
     # fork would copy a live GL context and a lock of the simulation thread
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(_write_shard, str(out), world, *job, kind, size) for job in jobs]
+        futures = [pool.submit(_write_shard, str(out), world, *job, kind, size, make_student) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             shard = future.result()
             shards[shard.file] = shard

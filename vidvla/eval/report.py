@@ -172,7 +172,7 @@ are read from pictures alone. Not for real robots.
 def _phases(records: list[dict[str, Any]]) -> str:
     head = ["phase", "steps", "batch", "minutes", "threads", "data"]
     body = []
-    for record in records:
+    for record in checkpoint.flat_records(records):
         data = ", ".join(f"{count:,} {name}" for name, count in record.get("data", {}).items()) or "not recorded"
         plan = record["train"]
         minutes = f"{record['seconds'] / 60:.0f}"

@@ -119,7 +119,8 @@ def _exact(value: float) -> Estimate:
 
 def core_hours(family: Family) -> float | None:
     """Core-hours of all phases behind a family's weights, shared ones included; None where no record says them."""
-    return sum(r["seconds"] * r["threads"] / 3600 for r in family.records) or None
+    records = checkpoint.flat_records(list(family.records))
+    return sum(r["seconds"] * r["threads"] / 3600 for r in records) or None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class Family(ABC):
         acts: True where it predicts actions.
         attends: True where it has attention to show.
         inverts: True where it reads actions from pairs of frames (:meth:`between`).
+        published: the phase behind each of the checkpoint's own nets.
     """
 
     name: ClassVar[str]
@@ -94,6 +95,7 @@ class Family(ABC):
     acts: ClassVar[bool]
     attends: ClassVar[bool]
     inverts: ClassVar[bool] = False
+    published: ClassVar[dict[str, str]]
     records: tuple[dict[str, Any], ...] = ()
     """What each phase behind the loaded weights used: settings, seconds, threads, data."""
 

@@ -128,6 +128,7 @@ class Baseline(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
+    published: ClassVar[dict[str, str]] = {"net": TRAIN}
 
     def __init__(self, net: PipelineNet, config: BaselineConfig, scale: ActionScale, device: torch.device) -> None:
         self.net, self.config, self.scale, self.device = net, config, scale, device

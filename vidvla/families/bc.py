@@ -107,6 +107,7 @@ class BehaviourCloning(Family):
     films: ClassVar[bool] = False
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
+    published: ClassVar[dict[str, str]] = {"net": TRAIN}
 
     def __init__(self, net: BcNet, scale: ActionScale, device: torch.device) -> None:
         self.net, self.scale, self.device = net, scale, device

@@ -51,6 +51,7 @@ class Gr2(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
+    published: ClassVar[dict[str, str]] = {"net": JOINT}
 
     def __init__(self, model: FilmModel, scale: ActionScale) -> None:
         self.model, self.scale = model, scale

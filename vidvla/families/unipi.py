@@ -116,6 +116,7 @@ class UniPi(Family):
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     inverts: ClassVar[bool] = True
+    published: ClassVar[dict[str, str]] = {"net": FILM, "inverse": INVERSE}
 
     def __init__(self, model: FilmModel, inverse: InverseDynamics, scale: ActionScale) -> None:
         self.model, self.inverse, self.scale = model, inverse, scale

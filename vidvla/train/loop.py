@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vidvla.train.muon import Muon, muon_groups
+
+STATE = "state.safetensors"
+"""What an interrupted run goes on from."""
 
 
 class TrainConfig(BaseModel):
@@ -103,14 +107,14 @@ def save_state(
         "losses": json.dumps(progress.losses),
     }
     save_file(_state_tensors(model, ema, optimizer), partial, metadata=meta)
-    partial.replace(folder / "state.safetensors")
+    partial.replace(folder / STATE)
 
 
 def load_state(folder: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> Progress:
     """Continue from :func:`save_state`; a folder without a state starts at step 0."""
     from safetensors import safe_open
 
-    path = folder / "state.safetensors"
+    path = folder / STATE
     if not path.is_file():
         return Progress(0, 0.0, {})
     with safe_open(path, framework="pt") as file:
@@ -149,12 +153,14 @@ def fit(
     log_every: int = 25,
     preview_every: int = 1000,
     stop_after: int | None = None,
+    begin: Callable[[nn.Module], None] = lambda model: None,
 ) -> tuple[nn.Module, Progress]:
     """Train ``stage`` in ``folder``, from wherever it stands there, and return the averaged net.
 
     Args:
         device: ``auto`` (Accelerate's choice), ``cpu`` or ``cuda``; GPUs train in bf16.
         save_seconds: time between saved states.
+        begin: sets other weights than ``stage.build()`` gives, before the first step of all.
         stop_after: stop cleanly at this step, as if killed after saving (for tests and time limits).
     """
     accelerator = Accelerator(
@@ -167,6 +173,7 @@ def fit(
         with torch.random.fork_rng():  # fresh weights depend on the seed alone; the caller's generator stays as it is
             torch.manual_seed(config.seed)
             model = stage.build().train()
+        begin(model)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions on CPUs want it
         stage.batch(1, step_generator(config.seed, 0, 0))
     optimizer: Any = Muon(muon_groups(model), lr=config.lr)
