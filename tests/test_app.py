@@ -21,6 +21,7 @@ from app.main import build, launch
 from app.session import SAMPLE, SCENE, UPLOAD, Answer, Begun, Failed, Form
 from app.tabs import card as cards
 from app.tabs import compare, models, panel
+from vidvla.checkpoint import flat_records
 from vidvla.registry import families
 from vidvla.service import Execution, Sample, Service
 from vidvla.types import Request, Rollout
@@ -302,11 +303,18 @@ def test_figures_are_read_and_damaged_files_left_out(service: Service, tmp_path:
     assert "51 %" in html and models.NOTHING_MEASURED in html
 
 
-def test_training_records_are_found_however_nested() -> None:
-    record = {"phase": "unipi.inverse", "train": {"steps": 10, "batch": 32}, "seconds": 120, "threads": 2}
-    assert list(models.training({"inverse": record, "film": {"note": {**record, "phase": "film"}}})) == [
-        ("unipi.inverse", "10 steps of 32 samples, 2 min on 2 CPU threads"),
-        ("film", "10 steps of 32 samples, 2 min on 2 CPU threads"),
+def test_training_records_say_what_was_spent_on_what() -> None:
+    first = {
+        "phase": "film",
+        "train": {"steps": 10, "batch": 32},
+        "seconds": 120,
+        "threads": 2,
+        "data": {"clips": 1500},
+    }
+    later = {**first, "train": {"steps": 20, "batch": 32}, "data": {}, "earlier": [first]}
+    assert list(models.training(flat_records([later]))) == [
+        ("film", "10 steps of 32 samples, 1,500 clips; 2 min on 2 CPU threads"),
+        ("film", "20 steps of 32 samples; 2 min on 2 CPU threads"),
     ]
 
 

@@ -36,7 +36,7 @@ class FamilyInfo:
 
     Attributes:
         problem: why it cannot be asked (missing or damaged weights), or None.
-        trained: the training record of its checkpoint.
+        trained: the training records of its checkpoint, in their order.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FamilyInfo:
     acts: bool
     attends: bool
     problem: str | None
-    trained: dict[str, Any]
+    trained: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,11 @@ class Service:
         for name, kind in registry.families().items():
             if self._offered is not None and name not in self._offered:
                 continue
-            folder, problem, trained = self.checkpoints / f"{name}-metaworld", None, {}
+            folder, problem = self.checkpoints / f"{name}-metaworld", None
+            trained: tuple[dict[str, Any], ...] = ()
             try:
-                trained = json.loads((folder / checkpoint.CONFIG).read_text())["trained"]
+                config = json.loads((folder / checkpoint.CONFIG).read_text())
+                trained = tuple(checkpoint.flat_records(config["trained"]))
             except (OSError, KeyError, json.JSONDecodeError):
                 problem = (
                     None if name in self._loaded else f"no trained weights in {folder.name} (run: vidvla train {name})"

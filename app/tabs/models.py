@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,13 @@ def task_rows(rows: list[Row], family: str) -> list[tuple[str, str, str]]:
     return [(row["task"], value_text(row), interval_text(row)) for row in own]
 
 
-def training(trained: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(phase, how long and on what) of every training record inside ``trained``, however it is nested."""
-    if "phase" in trained and isinstance(trained.get("train"), dict):
-        plan, spent = trained["train"], trained.get("seconds")
-        text = f"{plan.get('steps', '?')} steps of {plan.get('batch', '?')} samples"
-        if isinstance(spent, int | float):
-            text += f", {spent / 60:.0f} min on {trained.get('threads', '?')} CPU threads"
-        yield str(trained["phase"]), text
-        return
-    for value in trained.values():
-        if isinstance(value, dict):
-            yield from training(value)
+def training(trained: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """(phase, how long and on what) of every training record."""
+    for record in trained:
+        plan, data = record["train"], record.get("data", {})
+        seen = "".join(f", {count:,} {what}" for what, count in data.items())
+        text = f"{plan['steps']} steps of {plan['batch']} samples{seen}"
+        yield record["phase"], f"{text}; {record['seconds'] / 60:.0f} min on {record['threads']} CPU threads"
 
 
 def abilities(info: FamilyInfo) -> str:
