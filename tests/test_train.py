@@ -81,6 +81,14 @@ def test_a_killed_run_continues_as_if_unbroken(tmp_path: Path, physics_data: Pat
     assert all(whole[step] == loss for step, loss in killed)
 
 
+def test_several_processes_train_as_one(tmp_path: Path, physics_data: Path) -> None:
+    script, folder = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SCRIPT.replace("steps=40", "steps=3").replace('device="cpu"', 'device="auto"'))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    subprocess.run([*launch, str(physics_data), str(folder)], check=True, capture_output=True, timeout=240)
+    assert [step for step, _ in _losses(folder)] == [0, 1, 2]  # one writer, each process with half of every batch
+
+
 def test_every_step_draws_from_its_own_generator() -> None:
     draws = {
         float(torch.rand((), generator=step_generator(seed, step, process)))

@@ -72,6 +72,24 @@ class FilmBatch:
 
 
 @dataclass(frozen=True)
+class MotionBatch:
+    """B films of consecutive control steps with the actions executed between their frames.
+
+    Attributes:
+        latents: (B, T + 1, C, h, w).
+        actions: (B, T, A) unit scale.
+        mask: (B, T) bool, False after the episode's end, where the last frame stands still.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> MotionBatch:
+        return MotionBatch(self.latents.to(device), self.actions.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True)
 class WindowSpec:
     """How windows are cut.
 
@@ -162,3 +180,18 @@ class FilmData:
             np.asarray(episode.frames[start]), latents, times, known,
             unit.reshape(*shape, -1).astype(np.float32), mask.reshape(shape), self.caption(episode, generator),
         )  # fmt: skip
+
+    def motion_batch(self, size: int, steps: int, generator: torch.Generator) -> MotionBatch:
+        """``size`` films of ``steps`` actions from episodes of every kind: inverse dynamics needs diverse actions."""
+        if self.to_unit is None:
+            raise ValueError("expected a world with actions, got clips without")
+        latents, actions, masks = [], [], []
+        for _ in range(size):
+            episode = self.store.pick(generator)
+            start = draw(generator, episode.entry.steps)
+            moments = np.minimum(start + np.arange(steps + 1), episode.entry.steps)
+            latents.append(self.latents[episode.index + moments])
+            actions.append(self.to_unit(episode.actions[np.minimum(moments[:-1], episode.entry.steps - 1)]))
+            masks.append(start + np.arange(steps) < episode.entry.steps)
+        rows = [torch.from_numpy(np.stack(values)) for values in (latents, actions, masks)]
+        return MotionBatch(rows[0].float(), rows[1], rows[2])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.pairs import DemoBatch, Demos
+from vidvla.data.demos import DemoBatch, Demos
 from vidvla.families.base import SMALL, Clock, Context, Family, Phase, fit_square, read_config
 from vidvla.families.baseline import mean_token
 from vidvla.foundation.film import check_request

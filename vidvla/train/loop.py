@@ -163,9 +163,10 @@ def fit(
         begin: sets other weights than ``stage.build()`` gives, before the first step of all.
         stop_after: stop cleanly at this step, as if killed after saving (for tests and time limits).
     """
+    on_gpu = device != "cpu" and torch.cuda.is_available()
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if device != "cpu" and torch.cuda.is_available() else "no",
+        cpu=not on_gpu,  # must be said: several processes without a GPU would each train alone otherwise
+        mixed_precision="bf16" if on_gpu else "no",
         log_with="tensorboard",
         project_dir=str(folder),
     )

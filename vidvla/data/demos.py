@@ -1,4 +1,4 @@
-"""Training samples in pixels: neighbouring frames with the action between, and first frames with what follows."""
+"""Training samples in pixels: first frames with what follows."""
 
 from __future__ import annotations
 
@@ -15,43 +15,6 @@ from vidvla.data.episode import CLEAN_KINDS
 from vidvla.text import TextTokens, phrase_book, text_encoder
 
 ToUnit = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """B transitions of one control step.
-
-    Attributes:
-        before: (B, H, W, 3) uint8.
-        after: (B, H, W, 3) uint8, one control step later.
-        reference: (B, H, W, 3) uint8, an earlier frame of the same episode, up to ``history`` steps back.
-        actions: (B, A) executed between, unit scale.
-    """
-
-    before: Tensor
-    after: Tensor
-    reference: Tensor
-    actions: Tensor
-
-    def to(self, device: torch.device | str) -> PairBatch:
-        return PairBatch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-def pair_batch(
-    store: EpisodeStore, size: int, generator: torch.Generator, to_unit: ToUnit, history: int = 16
-) -> PairBatch:
-    """Transitions of all kinds of episodes: inverse dynamics needs diverse actions, not experts alone."""
-    before, after, reference, actions = [], [], [], []
-    for _ in range(size):
-        episode = store.pick(generator)
-        step = draw(generator, episode.entry.steps)
-        back = draw(generator, min(step, history) + 1)
-        before.append(episode.frames[step])
-        after.append(episode.frames[step + 1])
-        reference.append(episode.frames[step - back])
-        actions.append(to_unit(episode.actions[step]))
-    stacked = [torch.from_numpy(np.stack(rows)) for rows in (before, after, reference, actions)]
-    return PairBatch(*stacked)
 
 
 @dataclass(frozen=True)
