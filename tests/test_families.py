@@ -86,6 +86,17 @@ def test_acting_matches_the_action_shape(member: Family, frame: Frame) -> None:
         assert actions.ndim == 2 and actions.shape[1] == 4 and len(actions) >= 8
 
 
+def test_inverse_dynamics_gives_one_action_a_step(member: Family) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (6, 128, 128, 3), dtype=np.uint8)
+    if not member.inverts:
+        with pytest.raises(ValueError, match="inverse dynamics"):
+            member.between(frames)
+        return
+    actions = member.between(frames)
+    assert actions.shape == (5, 4) and np.isfinite(actions).all()
+    assert (member.between(frames[:2])[0] != actions[0]).any()  # a film says more of a step than its pair of frames
+
+
 def test_phases_are_named_once_and_end_with_the_familys_own(member: Family) -> None:
     for size in SIZES:
         names = [phase.name for phase in type(member).phases(size)]

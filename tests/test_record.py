@@ -28,7 +28,7 @@ def test_a_store_gives_back_what_was_recorded(physics_data: Path) -> None:
     episode = next(e for e in store.episodes if e.entry.task == "fall" and e.entry.seed == 2)
     clip = physics_clip("fall", 2, frames=21)
     assert (episode.frames == clip.frames).all() and episode.entry.caption == clip.caption
-    assert sorted(e.index for e in store.episodes) == [21 * i for i in range(6)]
+    assert sorted(e.entry.frame for e in store.episodes) == [0, 0, 21, 21, 42, 42] and store.frame_count == 6 * 21
 
 
 def test_robot_episodes_say_what_is_clean(robot_data: Path) -> None:

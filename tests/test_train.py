@@ -10,17 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from vidvla import checkpoint
 from vidvla.data.films import FilmData, WindowSpec
+from vidvla.data.record import record
 from vidvla.families.base import Context, Phase
 from vidvla.families.bc import BcConfig, BcNet, BcStage, BehaviourCloning
 from vidvla.foundation.backbone import BackboneConfig
 from vidvla.foundation.codec import CodecConfig, CodecStage
 from vidvla.foundation.stages import FilmStage, unit_actions
 from vidvla.nn.codec import FrameCodec
+from vidvla.pixels import to_float
 from vidvla.train.loop import TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
 from vidvla.train.run import is_done, restore, run_phase, train
@@ -150,6 +153,33 @@ def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:
     assert not batch.action_mask[filled].any() and batch.action_mask[~filled][:, 0, 0].all()
     assert 10 < (~batch.text.mask.any(dim=1)).sum() < 54
     assert batch.actions.abs().max() <= 1
+
+
+def test_films_for_inverse_dynamics_hold_what_was_executed(robot_stage: FilmStage) -> None:
+    batch = robot_stage.data.motion_batch(32, 16, torch.Generator().manual_seed(0))
+    assert batch.latents.shape == (32, 17, 8, 8, 8) and batch.actions.shape == (32, 16, 4)
+    assert batch.mask[:, 0].all() and not batch.mask.all()
+    still = (batch.latents[:, 1:] == batch.latents[:, :-1]).flatten(2).all(dim=2)
+    assert still[~batch.mask].all()  # past its end an episode stands still
+    kinds = {e.entry.kind for e in robot_stage.data.store.episodes}
+    assert "play" in kinds  # diverse actions, not experts alone
+
+
+def test_new_shards_alone_are_encoded(tmp_path: Path, physics_data: Path) -> None:
+    folder = tmp_path / "physics"
+    record(folder, "physics", ["bounce"], range(2))
+    codec = CodecStage(CODEC, [physics_data], [1.0]).build().eval()
+    first = FilmData(folder, codec, "test", None)
+    (old,) = folder.glob("*.latents-test.safetensors")
+    written = old.stat().st_mtime_ns
+    record(folder, "physics", ["fall"], range(2))
+    both = FilmData(folder, codec, "test", None)
+    assert old.stat().st_mtime_ns == written and len(both.latents) == 4
+    for data in (first, both):
+        for episode in data.store.episodes:
+            assert data.latents[id(episode)].shape == (21, 8, 8, 8)
+            expected = codec.encode(to_float(np.asarray(episode.frames[3:4])))[0].detach()
+            assert (torch.from_numpy(data.latents[id(episode)][3].astype(np.float32)) - expected).abs().max() < 0.02
 
 
 def test_codec_keeps_what_did_not_move(physics_data: Path) -> None:

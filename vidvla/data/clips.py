@@ -42,8 +42,8 @@ class StoredEpisode:
     frames: Frame
     actions: NDArray[np.float32]
     expert_actions: NDArray[np.float32]
-    index: int
-    """Number of this episode's first frame among all frames of the store."""
+    shard: str
+    """File that holds the episode."""
 
 
 class EpisodeStore:
@@ -56,7 +56,7 @@ class EpisodeStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.episodes: list[StoredEpisode] = []
-        total = 0
+        self.frame_count = 0
         for shard in read_manifest(folder):
             path = folder / shard.file
             frames = map_tensor(path, "frames", np.uint8)
@@ -65,9 +65,8 @@ class EpisodeStore:
             for entry in shard.episodes:
                 rows = slice(entry.step, entry.step + entry.steps)
                 seen = frames[entry.frame : entry.frame + entry.steps + 1]
-                self.episodes.append(StoredEpisode(entry, seen, actions[rows], labels[rows], total + entry.frame))
-            total += len(frames)
-        self.frame_count = total
+                self.episodes.append(StoredEpisode(entry, seen, actions[rows], labels[rows], shard.file))
+            self.frame_count += len(frames)
         if not self.episodes:
             raise ValueError(f"expected at least one episode in {folder}, got none")
 

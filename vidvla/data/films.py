@@ -19,27 +19,36 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.pixels import to_float
 from vidvla.text import TextTokens, phrase_book, text_encoder
 
+Latents = NDArray[np.float16]
+"""(T + 1, C, h, w): an episode's frames as the codec encodes them."""
 
-def latents_of(store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64) -> NDArray[np.float16]:
-    """All frames of ``store`` encoded, (N, C, h, w) float16, computed once a codec and kept beside the data."""
-    path = store.folder / f"latents-{fingerprint}.safetensors"
-    if path.is_file():
-        found = map_tensor(path, "latents", np.float16)
-        if len(found) == store.frame_count:
-            return found
-    rows = []
+
+def latents_of(store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64) -> list[Latents]:
+    """Every episode's frames encoded, in the order of ``store.episodes``.
+
+    They are computed once a codec and shard and kept beside the data, so that adding shards costs only their own.
+    """
+    shards: dict[str, Latents] = {}
+    every = []
+    for episode in tqdm(store.episodes, desc="encoding frames", mininterval=5):
+        if episode.shard not in shards:
+            path = store.folder / f"{Path(episode.shard).stem}.latents-{fingerprint}.safetensors"
+            if not path.is_file():
+                _encode_shard([e for e in store.episodes if e.shard == episode.shard], codec, path, batch)
+            shards[episode.shard] = map_tensor(path, "latents", np.float16)
+        start = episode.entry.frame
+        every.append(shards[episode.shard][start : start + len(episode.frames)])
+    return every
+
+
+@torch.no_grad()
+def _encode_shard(episodes: list[StoredEpisode], codec: FrameCodec, path: Path, batch: int) -> None:
     device = next(codec.parameters()).device
-    with torch.no_grad():
-        for episode in tqdm(store.episodes, desc="encoding frames", mininterval=5):
-            encoded = [
-                codec.encode(to_float(np.asarray(episode.frames[i : i + batch])).to(device))
-                for i in range(0, len(episode.frames), batch)
-            ]
-            rows.append(torch.cat(encoded).half().cpu().numpy())
+    frames = np.concatenate([e.frames for e in sorted(episodes, key=lambda e: e.entry.frame)])
+    parts = [codec.encode(to_float(frames[i : i + batch]).to(device)) for i in range(0, len(frames), batch)]
     partial = path.with_suffix(".partial")
-    save_file({"latents": np.concatenate(rows)}, partial)
+    save_file({"latents": torch.cat(parts).half().cpu().numpy()}, partial)
     partial.replace(path)
-    return map_tensor(path, "latents", np.float16)
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,8 @@ class FilmData:
         limit: int | None = None,
     ) -> None:
         self.store = EpisodeStore(folder)
-        self.latents = latents_of(self.store, codec, fingerprint)
+        encoded = latents_of(self.store, codec, fingerprint)
+        self.latents = {id(e): latents for e, latents in zip(self.store.episodes, encoded, strict=True)}
         self.to_unit = to_unit
         clean = [e for e in self.store.episodes if e.entry.kind in CLEAN_KINDS and e.entry.success >= 0]
         plain = [e for e in self.store.episodes if e.entry.caption]
@@ -170,7 +180,7 @@ class FilmData:
             times = spec.stride * np.arange(1, spec.frames + 1)
             known = np.zeros(spec.frames, dtype=bool)
         moments = np.minimum(start + np.concatenate([[0], times]), entry.steps)
-        latents = self.latents[episode.index + moments]
+        latents = self.latents[id(episode)][moments]
         steps = start + np.arange(spec.frames * spec.stride)
         mask = (steps < entry.steps) & (self.to_unit is not None) & (not infill)
         chosen = episode.expert_actions[np.minimum(steps, entry.steps - 1)]
@@ -190,7 +200,7 @@ class FilmData:
             episode = self.store.pick(generator)
             start = draw(generator, episode.entry.steps)
             moments = np.minimum(start + np.arange(steps + 1), episode.entry.steps)
-            latents.append(self.latents[episode.index + moments])
+            latents.append(self.latents[id(episode)][moments])
             actions.append(self.to_unit(episode.actions[np.minimum(moments[:-1], episode.entry.steps - 1)]))
             masks.append(start + np.arange(steps) < episode.entry.steps)
         rows = [torch.from_numpy(np.stack(values)) for values in (latents, actions, masks)]

@@ -186,7 +186,8 @@ def backbone_phases(size: str = SMALL) -> list[Phase]:
 def publish_codec(context: Context) -> None:
     """Ship the codec that all film families decode with, and what frames it has seen look like."""
     folder = context.weights(CODEC)
-    codec, latents = load_codec(folder), film_data(context, WORLD).latents
-    familiar = Familiarity.fit(codec, torch.from_numpy(np.array(latents[::17], np.float32)))
+    codec = load_codec(folder)
+    latents = np.concatenate([episode[::17] for episode in film_data(context, WORLD).latents.values()])
+    familiar = Familiarity.fit(codec, torch.from_numpy(latents.astype(np.float32)))
     config = checkpoint.load(folder).config | {"familiar": {"limit": familiar.limit}}
     checkpoint.save(context.checkpoints / "codec", {"codec": codec, "familiar": familiar.tensors()}, config)

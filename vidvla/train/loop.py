@@ -151,7 +151,7 @@ def fit(
     device: str = "auto",
     save_seconds: float = 120.0,
     log_every: int = 25,
-    preview_every: int = 1000,
+    preview_every: int = 250,
     stop_after: int | None = None,
     begin: Callable[[nn.Module], None] = lambda model: None,
 ) -> tuple[nn.Module, Progress]:
