@@ -26,8 +26,6 @@ KEPT_SECONDS = 2 * 60 * 60
 """Answers are forgotten after that; attention maps are large."""
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
-HIDDEN = "hidden"
-"""Not shown, but part of the page: what Gradio mounts only once it is shown loses updates that come meanwhile."""
 NO_SCENE = "Execute needs a simulated scene as the source."
 
 
@@ -39,22 +37,17 @@ class Card:
     colour: str
     answer: gr.State
     place: gr.State
-    column: gr.Column
     status: gr.HTML
-    body: gr.Column
     film: gr.Video
     live: gr.Image
     executed: gr.Video
     run: gr.Button
     verdict: gr.HTML
     figures: gr.HTML
-    pair: gr.Column
     caption: gr.HTML
     frame: gr.Image
     true_frame: gr.Image
-    acting: gr.Column
     actions: gr.Plot
-    looking: gr.Column
     word: gr.Radio
     place_map: gr.Image
     word_map: gr.Image
@@ -91,12 +84,14 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
     """Lay the column out; ``wire_card`` brings it to life."""
     parts: Updates = {"info": info, "colour": colour, "place": gr.State(None)}
     parts["answer"] = gr.State(None, time_to_live=KEPT_SECONDS)
-    hidden: Any = {"visible": HIDDEN}
+    hidden: Any = {"visible": False}
     shown = info.problem is None
-    with gr.Column(elem_classes="vv-card", visible=shown or HIDDEN, elem_id=f"card-{info.name}") as parts["column"]:
+    with gr.Column(elem_classes="vv-card", visible=shown, elem_id=f"card-{info.name}"):
         gr.HTML(words.family_head(info, colour))
         parts["status"] = gr.HTML("", elem_classes="vv-status")
-        with gr.Column(elem_classes="vv-body", **hidden) as parts["body"]:
+        # Gradio mounts what is invisible only once it is shown, and may lose updates that come meanwhile: so the body
+        # is always there, and the style sheet hides it until it has figures
+        with gr.Column(elem_classes="vv-body"):
             with gr.Row(elem_classes="vv-pair"):
                 parts["film"] = video("Imagined", "vv-synced", **hidden)
                 parts["live"] = picture("Executing", **hidden)
@@ -104,15 +99,15 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
             parts["figures"] = gr.HTML()
             parts["run"] = gr.Button("Execute in the simulator", size="sm", elem_classes="vv-run", **hidden)
             parts["verdict"] = gr.HTML()
-            with gr.Column(elem_classes="vv-section", **hidden) as parts["pair"]:
+            with gr.Column(elem_classes="vv-section", visible=info.films):
                 parts["caption"] = gr.HTML()
                 with gr.Row(elem_classes="vv-pair"):
                     parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
                     parts["true_frame"] = picture("True", **hidden)
-            with gr.Column(elem_classes="vv-section", **hidden) as parts["acting"]:
+            with gr.Column(elem_classes="vv-section", visible=info.acts):
                 gr.HTML(words.heading("Actions", "solid: predicted, dotted: expert"))
                 parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
-            parts |= _looking()
+            parts |= _looking(info.attends)
             with gr.Column(**hidden) as parts["against"], gr.Accordion("Against the truth", open=False):
                 gr.HTML(words.heading("Above: true", "below: predicted"))
                 parts["strip"] = gr.Image(
@@ -124,9 +119,9 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
     return Card(**parts)
 
 
-def _looking() -> Updates:
+def _looking(visible: bool) -> Updates:
     parts: Updates = {}
-    with gr.Column(elem_classes="vv-section", visible=HIDDEN) as parts["looking"]:
+    with gr.Column(elem_classes="vv-section", visible=visible):
         gr.HTML(words.heading("Attention", "over the first frame"))
         parts["word"] = gr.Radio([], label="Word", show_label=False, container=False, elem_classes="vv-chips")
         with gr.Row(elem_classes="vv-pair"):
@@ -152,17 +147,17 @@ def save_film(frames: list[Frame], steps_per_second: float) -> str:
 
 def show_hidden(card: Card) -> Updates:
     """A family that is not asked this time: nothing of it stays."""
-    return {card.column: gr.update(visible=HIDDEN), card.answer: None}
+    return {card.status: "", card.figures: "", card.answer: None}
 
 
 def show_waiting(card: Card) -> Updates:
     """A family whose turn comes; what it showed before stays until then, dimmed."""
-    return {card.column: gr.update(visible=True), card.status: words.busy("waiting for its turn")}
+    return {card.status: words.busy("waiting for its turn")}
 
 
 def show_failure(card: Card, sentence: str) -> Updates:
     """A family that could not answer."""
-    return {card.status: words.message(sentence), card.body: gr.update(visible=HIDDEN), card.answer: None}
+    return {card.status: words.message(sentence), card.figures: "", card.answer: None}
 
 
 def show_answer(card: Card, service: Service, answer: Answer, horizon: int, moment: int) -> Updates:
@@ -173,11 +168,10 @@ def show_answer(card: Card, service: Service, answer: Answer, horizon: int, mome
         card.answer: answer,
         card.place: None,
         card.status: words.messages(answer.rollout.notes, "note"),
-        card.body: gr.update(visible=True),
         card.figures: _figures(answer),
-        card.live: gr.update(value=None, visible=HIDDEN),
-        card.executed: gr.update(value=None, visible=HIDDEN),
-        card.run: gr.update(visible=can_run or HIDDEN, interactive=can_run),
+        card.live: gr.update(value=None, visible=False),
+        card.executed: gr.update(value=None, visible=False),
+        card.run: gr.update(visible=can_run, interactive=can_run),
         card.verdict: no_run,
         **show_horizon(card, service, answer, horizon),
         **_choices(card, attention),
@@ -200,15 +194,13 @@ def _figures(answer: Answer) -> str:
 def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
     """Film, actions and comparison, up to ``horizon`` control steps."""
     rollout, start, rate = answer.rollout, answer.start, service.steps_per_second
-    updates: Updates = {card.film: gr.update(visible=HIDDEN), card.acting: gr.update(visible=HIDDEN)}
-    updates |= {card.against: gr.update(visible=HIDDEN)}
+    updates: Updates = {card.film: gr.update(visible=False), card.against: gr.update(visible=False)}
     if len(rollout.frames):
         film = save_film(show.timeline(start.frame, rollout, horizon), rate)
         updates[card.film] = gr.update(value=film, visible=True)
     if rollout.actions is not None:
         expert = None if start.truth is None or start.truth.actions is None else start.truth.actions[:horizon]
         curves = [(card.info.title, card.colour, rollout.actions[:horizon])]
-        updates[card.acting] = gr.update(visible=True)
         updates[card.actions] = show.actions_figure(service.action_spec, rate, curves, expert)
     if answer.quality is not None and answer.quality.times and start.truth is not None:
         true = dict(zip(start.truth.times, start.truth.frames, strict=True))
@@ -231,16 +223,15 @@ def _words(attention: Attention) -> list[tuple[str, int]]:
 def _choices(card: Card, attention: Attention | None) -> Updates:
     """The words, layers and heads that an answer's attention offers, and its bars."""
     if attention is None:
-        return {card.looking: gr.update(visible=HIDDEN)}
+        return {}
     chips = _words(attention)
     layers = [("finest, mean", ALL), *((name, i) for i, name in enumerate(attention.layers))]
     bars = show.mass_figure(mass_by_layer(attention)) if future_frames(attention) else None
     return {
-        card.looking: gr.update(visible=True),
         card.word: gr.update(choices=chips, value=chips[-1][1]),
         card.layer: gr.update(choices=layers, value=ALL),
         card.head: gr.update(choices=head_choices(attention, ALL), value=ALL),
-        card.masses: gr.update(value=bars, visible=bars is not None or HIDDEN),
+        card.masses: gr.update(value=bars, visible=bars is not None),
     }
 
 
@@ -263,10 +254,7 @@ def show_moment(
     """The predicted frame of a control step, the true one at the same time, and what attends to what."""
     rollout, start = answer.rollout, answer.start
     if not len(rollout.frames):
-        return {
-            card.pair: gr.update(visible=HIDDEN),
-            **show_looks(card, answer, 0, (0.5, 0.5), word, layer, head),
-        }
+        return show_looks(card, answer, 0, (0.5, 0.5), word, layer, head)
     index = show.shown_at(rollout.times, moment)
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)
@@ -275,12 +263,9 @@ def show_moment(
     caption = words.moment(time, service.steps_per_second)
     hint = "click a place to trace it" if attends else ""
     return {
-        card.pair: gr.update(visible=True),
         card.caption: words.heading(caption.capitalize(), hint),
         card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
-        card.true_frame: gr.update(
-            value=None if true is None else show.enlarge(true), visible=true is not None or HIDDEN
-        ),
+        card.true_frame: gr.update(value=None if true is None else show.enlarge(true), visible=true is not None),
         **show_looks(card, answer, index, place, word, layer, head),
     }
 
@@ -308,7 +293,7 @@ def show_looks(
     heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))
     updates = {
         card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
-        card.place_map: gr.update(visible=HIDDEN),
+        card.place_map: gr.update(visible=False),
     }
     if future_frames(attention) and len(answer.rollout.frames):
         looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
@@ -335,7 +320,7 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
     yield {
         card.run: gr.update(interactive=False),
         card.verdict: words.busy("looking at the scene"),
-        card.executed: gr.update(value=None, visible=HIDDEN),
+        card.executed: gr.update(value=None, visible=False),
         card.live: gr.update(value=None if answer is None else show.enlarge(answer.start.frame), visible=True),
     }
     rate, shown, now = service.steps_per_second, 1, None
@@ -349,11 +334,11 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
             yield {card.live: show.enlarge(now.frames[-1]), card.verdict: words.execution(now, rate, steps)}
     except Exception as error:  # the border of the page, as in session.ask
         said = words.message(failure(error, card.info.title))
-        yield {card.live: gr.update(visible=HIDDEN), card.verdict: said, card.run: gr.update(interactive=True)}
+        yield {card.live: gr.update(visible=False), card.verdict: said, card.run: gr.update(interactive=True)}
         return
     assert now is not None
     yield {
-        card.live: gr.update(visible=HIDDEN),
+        card.live: gr.update(visible=False),
         card.executed: gr.update(value=save_film(list(now.frames), rate * show.SLOWDOWN), visible=True),
         card.verdict: words.execution(now, rate, steps),
         card.run: gr.update(interactive=True, value="Execute again"),

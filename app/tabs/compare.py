@@ -43,8 +43,8 @@ def _build_truth() -> Truth:
     with gr.Column(elem_classes="vv-card", elem_id="card-truth") as parts["column"]:
         gr.HTML(words.head("Truth", "What the simulator's scripted expert does from the same frame.", show.TRUE_COLOUR))
         parts["status"] = gr.HTML("", elem_classes="vv-status")
-        parts["film"] = cards.video("True", "vv-synced", visible=cards.HIDDEN)
-        with gr.Column(elem_classes="vv-section", visible=cards.HIDDEN) as parts["pair"]:
+        parts["film"] = cards.video("True", "vv-synced", visible=False)
+        with gr.Column(elem_classes="vv-section", visible=False) as parts["pair"]:
             parts["caption"] = gr.HTML()
             with gr.Row(elem_classes="vv-pair"):
                 parts["first"] = cards.picture("First frame")
@@ -62,7 +62,7 @@ def show_truth(truth: Truth, service: Service, start: Start, horizon: int, momen
         return {
             **updates,
             truth.status: words.message(NO_TRUTH, "quiet"),
-            truth.film: gr.update(visible=cards.HIDDEN),
+            truth.film: gr.update(visible=False),
         }
     film = cards.save_film(show.timeline(start.frame, start.truth, horizon), service.steps_per_second)
     return {**updates, truth.status: "", truth.film: gr.update(value=film, visible=True)}
@@ -72,7 +72,7 @@ def show_true_moment(truth: Truth, service: Service, start: Start, moment: int) 
     """The first frame, and the true one at a control step."""
     updates: Updates = {truth.pair: gr.update(visible=True), truth.first: show.enlarge(start.frame)}
     if start.truth is None:
-        return updates | {truth.caption: "", truth.frame: gr.update(visible=cards.HIDDEN)}
+        return updates | {truth.caption: "", truth.frame: gr.update(visible=False)}
     index = show.shown_at(start.truth.times, moment)
     caption = words.moment(start.truth.times[index], service.steps_per_second).capitalize()
     still = gr.update(value=show.enlarge(start.truth.frames[index]), visible=True)
@@ -155,7 +155,7 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
         with gr.Column(elem_id="vv-stage"):
             moment = gr.Slider(
                 1, HORIZON, HORIZON, step=1, label="Moment", info="control step",
-                visible=cards.HIDDEN, elem_id="vv-moment", buttons=[],
+                visible=False, elem_id="vv-moment", buttons=[],
             )  # fmt: skip
             with gr.Row(elem_id="vv-cards"):
                 truth = _build_truth()

@@ -62,9 +62,8 @@ class InverseConfig(BaseModel):
 class FilmInverse(nn.Module):
     """Actions between neighbouring frames of a film, read from the latents of all of it.
 
-    A pair of frames shows how far the hand moved, not how far it was told to: it follows its target with a lag.
-    With perfect knowledge of the hand's path the command is known to 2.6 cm from one step of it and to 1.4 cm from
-    five, so every transition also looks at the others.
+    A pair of frames shows how far the hand moved, not how far it was told to: it follows its target with a lag. Its
+    motion before and after says more of the command, so every transition also looks at the others.
 
     Args:
         sizes: of the latents.
