@@ -20,6 +20,13 @@ def test_readme_tables_are_generated() -> None:
     assert set(re.findall(r"<!-- figures: ([\w-]+) -->", text)) == set(TABLES)
 
 
+def test_no_row_of_a_table_stands_twice() -> None:
+    for name in TABLES:
+        block = fill(f"<!-- figures: {name} -->\n<!-- end -->", ASSETS / "benchmarks")
+        body = [line for line in block.splitlines() if line.startswith("| ") and "---" not in line]
+        assert len(set(body)) == len(body), name
+
+
 def test_figure_files_keep_the_flat_schema() -> None:
     fields = {"family": str, "task": str, "metric": str, "unit": str, "n": int}
     for path in (ASSETS / "benchmarks").glob("*.json"):
