@@ -177,9 +177,10 @@ def denoise(
         if given is not None:
             sample = torch.where(select, sample, given)
         sigma = scheduler.sigmas[index]
+        # the instructed call comes last: a trace of attention shows the last one
+        plain = None if guidance == 1 else predict_clean(net, silent, sample, sigma * free, times)[0]
         clean, hidden = predict_clean(net, scene, sample, sigma * free, times)
-        if guidance != 1:
-            plain, _ = predict_clean(net, silent, sample, sigma * free, times)
+        if plain is not None:
             clean = plain + guidance * (clean - plain)
         yield FilmStep(index, clean if given is None else torch.where(select, clean, given), hidden)
         sample = scheduler.step((sample - clean) / sigma, timestep, sample, return_dict=False)[0]
