@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +23,11 @@ from vidvla.families.base import Context, Phase
 from vidvla.families.bc import BcConfig, BcNet, BcStage, BehaviourCloning
 from vidvla.foundation.backbone import BackboneConfig
 from vidvla.foundation.codec import CodecConfig, CodecStage
-from vidvla.foundation.stages import FilmStage, unit_actions
+from vidvla.foundation.stages import FilmStage, load_net, unit_actions
 from vidvla.nn.codec import FrameCodec
+from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
-from vidvla.train.loop import TrainConfig, fit, step_generator
+from vidvla.train.loop import STATE, TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
 from vidvla.train.run import is_done, restore, run_phase, train
 
@@ -58,7 +61,7 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from vidvla.foundation.codec import CodecConfig, CodecStage
-from vidvla.train.loop import TrainConfig, fit
+from vidvla.train.loop import STATE, TrainConfig, fit
 stage = CodecStage(CodecConfig(latent_channels=8, width=8), [Path(sys.argv[1])], [1.0])
 fit(stage, TrainConfig(steps=40, batch=2, lr=1e-3, warmup=2), Path(sys.argv[2]), device="cpu",
     log_every=1, preview_every=0, save_seconds=0.0)
@@ -130,7 +133,7 @@ def robot_stage(tmp_path: Path, robot_data: Path) -> FilmStage:
     codec = CodecStage(CODEC, [robot_data], [1.0]).build().eval()
     data = FilmData(robot_data, codec, "test", unit_actions().to_unit)
     spec = WindowSpec(sizes.frames, sizes.stride, infill=0.3)
-    return FilmStage("test.joint", context, lambda: data, spec, lambda: sizes.net(4), action_weight=1.0)
+    return FilmStage("test.joint", context, lambda: data, spec, lambda own: sizes.net(4), action_weight=1.0)
 
 
 def test_film_and_actions_are_learned_together(tmp_path: Path, robot_stage: FilmStage) -> None:
@@ -231,3 +234,83 @@ def test_published_weights_are_trained_on_elsewhere(tmp_path: Path, robot_data: 
     moved = checkpoint.load(there.weights("bc.clone")).tensors["net.head.0.weight"]
     restored = checkpoint.load(here.weights("bc.clone")).tensors["net.head.0.weight"]
     assert 0 < (moved - restored).abs().max() < 0.02 and restored.abs().max() > 0.02
+
+
+SIZES = BackboneConfig(latent_channels=8)
+
+
+@pytest.fixture
+def film_phase(robot_stage: FilmStage) -> Callable[..., Phase]:
+    """A tiny film phase by name, number of steps and parent."""
+
+    def make(name: str, steps: int, parent: str = "", lr: float = 1e-3) -> Phase:
+        def start(context: Context, own: Path | None) -> VideoActionDiT:
+            folder = own or (context.weights(parent) if parent else None)
+            return SIZES.net() if folder is None else load_net(folder, SIZES)
+
+        def stage(context: Context) -> FilmStage:
+            spec = WindowSpec(SIZES.frames, SIZES.stride)
+            return FilmStage(name, context, lambda: robot_stage.data, spec, lambda own: start(context, own))
+
+        config = TrainConfig(steps=steps, batch=2, lr=lr, warmup=0, cooldown=0.0)
+        return Phase(name, stage, config, (parent,) if parent else ())
+
+    return make
+
+
+def _record(context: Context, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((context.weights(name) / checkpoint.CONFIG).read_text())
+    return found
+
+
+def test_a_phase_goes_on_from_its_own_weights_alone(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    run_phase(context, film_phase("a.parent", 1), device="cpu")
+    run_phase(context, film_phase("a.child", 2, "a.parent"), device="cpu")
+    # as after `vidvla restore`: no states, and nothing but the record of phases that others went on from
+    (context.runs / "a.child" / STATE).unlink()
+    (context.weights("a.parent") / checkpoint.WEIGHTS).unlink()
+    longer = film_phase("a.child", 3, "a.parent")
+    assert not is_done(context, longer)
+    run_phase(context, longer, device="cpu", stop_after=1)
+    run_phase(context, longer, device="cpu")  # an interruption does not lose the earlier record
+    assert is_done(context, longer)
+    record = _record(context, "a.child")
+    assert [r["train"]["steps"] for r in checkpoint.flat_records([record])] == [2, 3]
+
+
+def test_a_phase_begins_anew_once_its_parent_was_trained_on(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    child = film_phase("a.child", 2, "a.parent")
+    run_phase(context, film_phase("a.parent", 1), device="cpu")
+    run_phase(context, child, device="cpu")
+    assert is_done(context, child)
+    run_phase(context, film_phase("a.parent", 2), device="cpu")
+    assert not is_done(context, child)
+    run_phase(context, child, device="cpu")
+    assert is_done(context, child)
+    record = _record(context, "a.child")
+    assert record["parents"] == {"a.parent": checkpoint.fingerprint(context.weights("a.parent"))}
+    assert record["earlier"] == []
+    assert (context.runs / "a.child" / "stale.safetensors").is_file()  # nothing is lost
+
+
+def test_settings_that_ask_for_no_more_steps_are_refused(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    run_phase(context, film_phase("a.parent", 2), device="cpu")
+    with pytest.raises(ValueError, match="expected more than the 2 steps that a.parent has trained, got 2"):
+        run_phase(context, film_phase("a.parent", 2, lr=5e-4), device="cpu")
+    assert _record(context, "a.parent")["train"]["lr"] == 1e-3
+
+
+def test_tasks_are_drawn_as_often_as_asked(physics_data: Path) -> None:
+    codec = CodecStage(CODEC, [physics_data], [1.0]).build().eval()
+    data, generator = FilmData(physics_data, codec, "test", None), torch.Generator().manual_seed(0)
+    tasks = sorted({e.entry.task for e in data.episodes})
+    assert len(tasks) >= 2
+    batch = data.batch(32, WindowSpec(4, 4, weights=dict.fromkeys(tasks[1:], 0.0)), generator)
+    only = [e for e in data.episodes if e.entry.task == tasks[0]]
+    seen = {np.asarray(frame).tobytes() for e in only for frame in e.frames}
+    assert all(first.numpy().tobytes() in seen for first in batch.pixels)
+    with pytest.raises(ValueError, match="expected recorded tasks to weigh, among .*; got 'juggle'"):
+        data.batch(1, WindowSpec(4, 4, weights={"juggle": 2.0}), generator)

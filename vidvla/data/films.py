@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +107,14 @@ class WindowSpec:
         stride: control steps between them.
         infill: share of windows that instead give the next frame at ``stride`` and ask for those in between.
         drop_text: share of windows without instruction, for classifier-free guidance.
+        weights: how often a task's episodes are drawn beside others', 1 where it is not named.
     """
 
     frames: int = 4
     stride: int = 4
     infill: float = 0.0
     drop_text: float = 0.1
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class FilmData:
@@ -153,7 +155,12 @@ class FilmData:
 
     def batch(self, size: int, spec: WindowSpec, generator: torch.Generator) -> FilmBatch:
         """``size`` windows drawn by ``generator`` alone."""
-        windows = [self._window(spec, generator) for _ in range(size)]
+        tasks = {e.entry.task for e in self.episodes}
+        for task in spec.weights.keys() - tasks:
+            raise ValueError(f"expected recorded tasks to weigh, among {', '.join(sorted(tasks))}; got {task!r}")
+        weights = torch.tensor([float(spec.weights.get(e.entry.task, 1.0)) for e in self.episodes])
+        chosen = torch.multinomial(weights, size, replacement=True, generator=generator).tolist()
+        windows = [self._window(self.episodes[index], spec, generator) for index in chosen]
         pixels, latents, times, known, actions, masks, captions = zip(*windows, strict=True)
         text = text_encoder()(captions)
         keep = torch.rand((size, 1), generator=generator) >= spec.drop_text
@@ -165,8 +172,7 @@ class FilmData:
             torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)),
         )  # fmt: skip
 
-    def _window(self, spec: WindowSpec, generator: torch.Generator) -> tuple:  # type: ignore[type-arg]
-        episode = self.episodes[draw(generator, len(self.episodes))]
+    def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple:  # type: ignore[type-arg]
         entry = episode.entry
         if entry.success >= 0:  # a robot: start anywhere between the first clean step and the success
             start = entry.clean_from + draw(generator, entry.success - entry.clean_from + 1)

@@ -63,11 +63,13 @@ class Phase:
         name: ``<owner>.<phase>``, such as ``gr2.joint``.
         stage: makes what is trained, once earlier phases are done.
         config: how long and how.
+        parents: earlier phases whose weights this one builds on.
     """
 
     name: str
     stage: Callable[[Context], Stage]
     config: TrainConfig
+    parents: tuple[str, ...] = ()
 
 
 class Family(ABC):

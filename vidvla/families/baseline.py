@@ -88,8 +88,11 @@ class BaselineStage:
         store = EpisodeStore(self.context.data / WORLD)
         return Demos(store, unit_actions().to_unit, self.config.frames, self.config.stride, shrink=2)
 
-    def build(self) -> nn.Module:
-        return PipelineNet(self.config, len(unit_actions().low))
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = PipelineNet(self.config, len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
 
     def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
         return self.demos.batch(size, generator)

@@ -78,8 +78,11 @@ class BcStage:
         store = EpisodeStore(self.context.data / WORLD)
         return Demos(store, unit_actions().to_unit, 1, self.config.horizon)
 
-    def build(self) -> nn.Module:
-        return BcNet(self.config, len(unit_actions().low))
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = BcNet(self.config, len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
 
     def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
         return self.demos.batch(size, generator)

@@ -65,11 +65,11 @@ class Gr2(Family):
         def joint(context: Context) -> FilmStage:
             return FilmStage(
                 JOINT, context, lambda: film_data(context, WORLD), spec,
-                lambda: load_net(context.weights(FILM), model, action_dim=len(unit_actions().low)),
+                lambda own: load_net(own or context.weights(FILM), model, action_dim=len(unit_actions().low)),
                 action_weight=config["action_weight"], full_noise=config["full_noise"],
             )  # fmt: skip
 
-        return [*backbone_phases(size), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]))]
+        return [*backbone_phases(size), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]), (CODEC, FILM))]
 
     @classmethod
     def publish(cls, context: Context) -> None:

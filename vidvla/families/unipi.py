@@ -112,8 +112,11 @@ class InverseStage:
     def data(self) -> FilmData:
         return film_data(self.context, WORLD)
 
-    def build(self) -> nn.Module:
-        return self.config.net(self.sizes, len(unit_actions().low))
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.net(self.sizes, len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
 
     def batch(self, size: int, generator: torch.Generator) -> MotionBatch:
         return self.data.motion_batch(size, self.sizes.frames * self.sizes.stride, generator)
@@ -158,7 +161,7 @@ class UniPi(Family):
         def inverse(context: Context) -> InverseStage:
             return InverseStage(context, sizes, backbone_config(size), noise)
 
-        return [*backbone_phases(size), Phase(INVERSE, inverse, TrainConfig(**config["train"]["inverse"]))]
+        return [*backbone_phases(size), Phase(INVERSE, inverse, TrainConfig(**config["train"]["inverse"]), (CODEC,))]
 
     @classmethod
     def publish(cls, context: Context) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, FramePairs, sample_crops
 from vidvla.nn.codec import FrameCodec
 from vidvla.pixels import to_float, to_uint8
@@ -40,8 +41,11 @@ class CodecStage:
         self.stores = [EpisodeStore(folder) for folder in data]
         self.shares = shares
 
-    def build(self) -> FrameCodec:
+    def build(self, own: Path | None = None) -> FrameCodec:
         codec = FrameCodec(**self.config.model_dump())
+        if own is not None:
+            checkpoint.load(own).fill(codec, "codec")
+            return codec
         generator = torch.Generator().manual_seed(0)
         # crops at 16-pixel steps hold whole patches, so the base sees the same grid as in use
         codec.fit_basis(to_float(sample_crops(self.stores, self.shares, 4000, generator).frames))

@@ -67,7 +67,7 @@ class FilmStage:
     Args:
         data: the windows, read when first needed.
         spec: how windows are cut.
-        start: makes the net with the weights that the stage starts from.
+        start: makes the net with the weights that the stage starts from, or with its own in the given folder.
         action_weight: lambda of L = L_film + lambda L_action; 0 trains the film alone.
         full_noise: share of samples at noise level 1, where actions are read.
     """
@@ -78,7 +78,7 @@ class FilmStage:
         context: Context,
         data: Callable[[], FilmData],
         spec: WindowSpec,
-        start: Callable[[], VideoActionDiT],
+        start: Callable[[Path | None], VideoActionDiT],
         action_weight: float = 0.0,
         full_noise: float = FULL_NOISE,
     ) -> None:
@@ -90,8 +90,8 @@ class FilmStage:
     def data(self) -> FilmData:
         return self._data()
 
-    def build(self) -> nn.Module:
-        return JointNet(self.start(), self.action_weight, self.full_noise)
+    def build(self, own: Path | None = None) -> nn.Module:
+        return JointNet(self.start(own), self.action_weight, self.full_noise)
 
     def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
         return self.data.batch(size, self.spec, generator)
@@ -170,15 +170,20 @@ def backbone_phases(size: str = SMALL) -> list[Phase]:
         Phase(CODEC, codec, TrainConfig(**config["train"]["codec"])),
         Phase(
             PHYSICS,
-            lambda c: FilmStage(PHYSICS, c, lambda: film_data(c, "physics"), physics, model.net),
+            lambda c: FilmStage(
+                PHYSICS, c, lambda: film_data(c, "physics"), physics,
+                lambda own: model.net() if own is None else load_net(own, model),
+            ),
             TrainConfig(**config["train"]["physics"]),
+            (CODEC,),
         ),
         Phase(
             FILM,
             lambda c: FilmStage(
-                FILM, c, lambda: film_data(c, WORLD), film, lambda: load_net(c.weights(PHYSICS), model)
+                FILM, c, lambda: film_data(c, WORLD), film, lambda own: load_net(own or c.weights(PHYSICS), model)
             ),
             TrainConfig(**config["train"]["film"]),
+            (CODEC, PHYSICS),
         ),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -62,8 +62,8 @@ class Stage(Protocol):
 
     name: str
 
-    def build(self) -> nn.Module:
-        """The net, with the weights that the stage starts from."""
+    def build(self, own: Path | None = None) -> nn.Module:
+        """The net, with the weights that the stage starts from, or with its ``own`` of an earlier run."""
 
     def batch(self, size: int, generator: torch.Generator) -> Any:
         """A batch of ``size`` samples, drawn by ``generator`` alone. Has ``to(device)``."""
@@ -112,8 +112,6 @@ def save_state(
 
 def load_state(folder: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> Progress:
     """Continue from :func:`save_state`; a folder without a state starts at step 0."""
-    from safetensors import safe_open
-
     path = folder / STATE
     if not path.is_file():
         return Progress(0, 0.0, {})
@@ -130,6 +128,15 @@ def load_state(folder: Path, model: nn.Module, ema: EMAModel, optimizer: torch.o
             states.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
     return Progress(int(meta["step"]), float(meta["seconds"]), json.loads(meta["losses"]))
+
+
+def state_step(folder: Path) -> int:
+    """Steps behind the saved state in ``folder``; 0 where there is none."""
+    path = folder / STATE
+    if not path.is_file():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int(file.metadata()["step"])
 
 
 def step_generator(seed: int, step: int, process: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -153,14 +160,14 @@ def fit(
     log_every: int = 25,
     preview_every: int = 250,
     stop_after: int | None = None,
-    begin: Callable[[nn.Module], None] = lambda model: None,
+    own: Path | None = None,
 ) -> tuple[nn.Module, Progress]:
     """Train ``stage`` in ``folder``, from wherever it stands there, and return the averaged net.
 
     Args:
         device: ``auto`` (Accelerate's choice), ``cpu`` or ``cuda``; GPUs train in bf16.
         save_seconds: time between saved states.
-        begin: sets other weights than ``stage.build()`` gives, before the first step of all.
+        own: finished weights of an earlier run of the stage, to begin with them.
         stop_after: stop cleanly at this step, as if killed after saving (for tests and time limits).
     """
     on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -173,8 +180,7 @@ def fit(
     with accelerator.local_main_process_first():  # what the first process derives from the data, others read
         with torch.random.fork_rng():  # fresh weights depend on the seed alone; the caller's generator stays as it is
             torch.manual_seed(config.seed)
-            model = stage.build().train()
-        begin(model)
+            model = stage.build(own).train()
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions on CPUs want it
         stage.batch(1, step_generator(config.seed, 0, 0))
     optimizer: Any = Muon(muon_groups(model), lr=config.lr)

@@ -8,21 +8,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from vidvla import checkpoint
 from vidvla.families.base import SMALL, Context, Family, Phase
 from vidvla.foundation.stages import CODEC, WORLD
-from vidvla.train.loop import STATE, Progress, fit
+from vidvla.train.loop import STATE, Progress, fit, state_step
+
+ORIGIN = "origin.json"
+"""What a run began from: fingerprints of its parents, and the record of the weights that it goes on from."""
+
+
+def _parents(context: Context, phase: Phase) -> dict[str, str]:
+    """Fingerprints of the weights that ``phase`` builds on, of those that are here."""
+    folders = {name: context.weights(name) for name in phase.parents}
+    return {n: checkpoint.fingerprint(f) for n, f in folders.items() if (f / checkpoint.WEIGHTS).is_file()}
+
+
+def _unchanged(known: dict[str, str], now: dict[str, str]) -> bool:
+    return all(now.get(name, mark) == mark for name, mark in known.items())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
 
 
 def is_done(context: Context, phase: Phase) -> bool:
-    """True where the phase has run to the end with these settings."""
-    path = context.weights(phase.name) / checkpoint.CONFIG
-    if not path.is_file():
-        return False
-    done: bool = json.loads(path.read_text())["train"] == phase.config.model_dump()
-    return done
+    """True where the phase has run to the end with these settings, on the weights that its parents have now."""
+    record = _read(context.weights(phase.name) / checkpoint.CONFIG)
+    same = record.get("train") == phase.config.model_dump()
+    return same and _unchanged(record.get("parents", {}), _parents(context, phase))
 
 
 def _part(phase: Phase) -> str:
@@ -30,24 +48,43 @@ def _part(phase: Phase) -> str:
     return "codec" if phase.name == CODEC else "net"
 
 
+def _begin(context: Context, phase: Phase) -> Path | None:
+    """Get the run folder ready: the phase's own finished weights to begin with, or None to begin with its parents'.
+
+    A state or weights that came of other parents' weights are set aside.
+    """
+    folder, final = context.runs / phase.name, context.weights(phase.name)
+    record, parents = _read(final / checkpoint.CONFIG), _parents(context, phase)
+    own = final if (final / checkpoint.WEIGHTS).is_file() and _unchanged(record.get("parents", {}), parents) else None
+    if (folder / STATE).is_file():
+        if _unchanged(_read(folder / ORIGIN).get("parents", {}), parents):
+            asked, trained = phase.config.steps, state_step(folder)
+            if trained >= asked and record and record["train"] != phase.config.model_dump():
+                raise ValueError(
+                    f"expected more than the {trained} steps that {phase.name} has trained, got {asked}"
+                    f" (to begin anew with these settings, remove {folder})"
+                )
+            return own
+        (folder / STATE).replace(folder / "stale.safetensors")
+    earlier = [] if own is None else [{key: value for key, value in record.items() if key != "model"}]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ORIGIN).write_text(json.dumps({"parents": parents, "earlier": earlier}, indent=2) + "\n")
+    return own
+
+
 def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: int | None = None) -> Progress:
     """Train one phase from wherever it stands; its averaged weights end in ``context.weights(phase.name)``.
 
-    A phase that was finished with other settings goes on from its own weights, and its record keeps the earlier one.
+    A phase that was finished with fewer steps goes on from its state, or from its own weights where no state is left;
+    its record then keeps the earlier one. A phase whose parents were trained on since begins anew.
     """
-    stage, folder, final = phase.stage(context), context.runs / phase.name, context.weights(phase.name)
-    earlier: list[dict[str, Any]] = []
-    start = None
-    if not (folder / STATE).is_file() and (final / checkpoint.WEIGHTS).is_file():
-        start = checkpoint.load(final)
-        earlier = [{key: value for key, value in start.config.items() if key != "model"}]
-
-    def begin(model: nn.Module) -> None:
-        if start is not None:
-            start.fill(_inner(model), _part(phase))
-
-    model, progress = fit(stage, phase.config, folder, device=device, stop_after=stop_after, begin=begin)
-    if progress.step == phase.config.steps and int(os.environ.get("RANK", "0")) == 0:
+    folder, final = context.runs / phase.name, context.weights(phase.name)
+    own = _begin(context, phase) if _is_main() else None
+    processes = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    (own,) = broadcast_object_list([own]) if processes.num_processes > 1 else (own,)
+    stage = phase.stage(context)
+    model, progress = fit(stage, phase.config, folder, device=device, stop_after=stop_after, own=own)
+    if progress.step == phase.config.steps and _is_main():
         described = {
             "phase": phase.name,
             "train": phase.config.model_dump(),
@@ -56,10 +93,15 @@ def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: 
             "threads": torch.get_num_threads() * int(os.environ.get("WORLD_SIZE", "1")),
             "losses": progress.losses,
             "model": stage.config.model_dump() if hasattr(stage, "config") else {},
-            "earlier": earlier,
+            **_read(folder / ORIGIN),
         }
         checkpoint.save(final, {_part(phase): _inner(model)}, described, half=False)
+    processes.wait_for_everyone()  # others read what the main process wrote
     return progress
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _inner(model: nn.Module) -> nn.Module:
@@ -75,7 +117,8 @@ def train(family: type[Family], context: Context, device: str = "auto") -> list[
         if not is_done(context, phase):
             run_phase(context, phase, device)
             ran.append(phase.name)
-    family.publish(context)
+    if _is_main():
+        family.publish(context)
     return ran
 
 
@@ -90,11 +133,14 @@ def restore(family: type[Family], context: Context) -> list[str]:
     published = checkpoint.load(context.checkpoints / f"{family.name}-{WORLD}")
     sources = {phase: (published, part) for part, phase in family.published.items()}
     records = {record["phase"]: record for record in published.config["trained"]}
+    phases = {phase.name: phase for phase in family.phases(context.size)}
     if CODEC in records:
         sources[CODEC] = (checkpoint.load(context.checkpoints / "codec"), "codec")
     for name, record in records.items():
         folder = context.weights(name)
         folder.mkdir(parents=True, exist_ok=True)
+        # published weights are rounded: what was built on them here is known by the fingerprints that they have here
+        record = record | {"parents": _parents(context, phases[name])}
         if name in sources:
             saved, part = sources[name]
             kept = "codec" if name == CODEC else "net"
