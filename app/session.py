@@ -16,6 +16,8 @@ from vidvla.worlds.base import Frame
 SCENE, SAMPLE, UPLOAD = "Scene", "Sample", "Upload"
 """Where a first frame comes from."""
 LARGEST_SEED = 2**31 - 1
+FORGOTTEN = "this answer is too old and was forgotten: predict again"
+"""Said where a session's answer is no longer kept."""
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,7 @@ class Answer:
 
     family: str
     start: Start
-    instruction: str
-    seed: int
+    request: Request
     rollout: Rollout
     quality: Quality | None
     parameters: int
@@ -193,17 +194,17 @@ def answer(service: Service, name: str, start: Start, request: Request, progress
     quality = None
     if start.truth is not None and len(rollout.frames):
         quality = service.quality(rollout, start.truth, start.frame)
-    return Answer(name, start, request.instruction, request.seed, rollout, quality, service.parameters(name))
+    return Answer(name, start, request, rollout, quality, service.parameters(name))
 
 
-def execute(service: Service, given: Answer | None, steps: int) -> Iterator[Execution]:
-    """Run an answer's family in the simulator from the answer's own scene.
+def execute(service: Service, given: Answer | None, limit: int) -> Iterator[Execution]:
+    """Run an answer's family in the simulator from the answer's own scene, as it was asked.
 
     Raises:
-        ValueError: where there is no answer yet, or it does not start from a simulated scene.
+        ValueError: where the answer is no longer kept, or does not start from a simulated scene.
     """
     if given is None:
-        raise ValueError("expected a prediction to execute, got none yet")
+        raise ValueError(FORGOTTEN)
     if given.start.scene is None:
         raise ValueError("expected a simulated scene to execute in, got a picture")
-    yield from service.execute(given.family, given.start.scene, given.instruction, given.seed, steps=steps)
+    yield from service.execute(given.family, given.start.scene, given.request, limit=limit)

@@ -60,8 +60,6 @@ def timeline(first: Frame, rollout: Rollout, horizon: int) -> list[Frame]:
     for tick in range(1, horizon + 1):
         known = [f for f, t in zip(rollout.frames[:count], rollout.times[:count], strict=True) if t <= tick]
         shown.append(known[-1] if known else first)
-    if rollout.times[0] > horizon:
-        shown[-1] = rollout.frames[0]
     return shown
 
 

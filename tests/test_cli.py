@@ -46,6 +46,8 @@ def test_wrong_phrasings(tmp_path: Path) -> None:
         ("eval", "dreams"),
         ("eval", "film", "--seeds", "0:5"),
         ("eval", "film", "--tasks", "fly"),
+        ("eval", "film", "--tasks", "door-open"),
+        ("record", "--seeds", "600000:600001"),
         ("predict", "--family", "bc"),
         ("train", "nobody"),
         ("train", "bc", "--phase", "bc.nothing"),
@@ -58,6 +60,13 @@ def test_mistakes_are_one_sentence_and_exit_1(arguments: tuple[str, ...]) -> Non
     assert done.returncode == 1
     assert "expected" in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.strip().count("\n") == 0
+
+
+def test_phrasings_of_unknown_tasks_are_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "phrases.toml"
+    path.write_text('make-tea = ["put the kettle on"]')
+    done = _run("eval", "phrasings", "--phrasings", str(path), "--out", str(tmp_path / "figures.json"))
+    assert done.returncode == 1 and "make-tea" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_unreadable_pictures_are_one_sentence(tmp_path: Path) -> None:

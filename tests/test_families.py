@@ -10,13 +10,18 @@ import pytest
 import torch
 
 from vidvla import checkpoint
+from vidvla.eval.suite import Job, measure_phrasings
 from vidvla.families.base import SIZES, Context, Family, read_config
+from vidvla.families.unipi import InverseConfig, UniPi
+from vidvla.foundation.backbone import BackboneConfig
+from vidvla.foundation.film import FilmModel
 from vidvla.nn.attention import capture_attention
 from vidvla.registry import families, family
 from vidvla.service import Service
 from vidvla.train.run import is_done
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
+from vidvla.worlds.metaworld import simulator_problem
 
 NAMES = list(families())
 
@@ -136,9 +141,49 @@ def test_nothing_is_captured_after_an_answer(frame: Frame) -> None:
     assert trace.maps == []
 
 
-def test_gpu_sizes_take_a_step_forward_and_backward_at_reduced_depth() -> None:
-    from vidvla.foundation.backbone import BackboneConfig
+def test_attention_under_guidance_is_of_the_instructed_pass(frame: Frame) -> None:
+    member = families()["gr2"].tiny()
+    seen = member(Request(frame, "open the door", steps=2, guidance=2.0), attention=True).attention
+    assert seen is not None
+    for found, layout in zip(seen.maps, seen.layouts, strict=True):
+        if len(layout.text):
+            assert found[..., layout.text].sum() > 0  # the pass without instruction looks at no word
 
+
+@pytest.mark.parametrize(("frames", "stride"), [(4, 4), (8, 2)])
+def test_unipi_fills_in_films_of_any_stride(frame: Frame, frames: int, stride: int) -> None:
+    sizes, tiny = BackboneConfig(frames=frames, stride=stride), UniPi.tiny()
+    model = FilmModel(tiny.model.codec, sizes.net().eval(), sizes, torch.device("cpu"))
+    member = UniPi(model, InverseConfig().net(sizes, 4).eval(), tiny.scale)
+    with torch.no_grad():
+        scene = model.scene(Request(frame, "open the door"))
+        keys = torch.randn(1, frames, *scene.latents.shape[1:])
+        film = member._fill_in(scene, keys, seed=0)
+    assert film.shape[1] == 16 and torch.equal(film[:, stride - 1 :: stride], keys)
+    assert member(Request(frame, "open the door", steps=1)).times == tuple(range(1, 17))
+    with pytest.raises(ValueError, match="multiple of stride"):
+        BackboneConfig(frames=frames, stride=3)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 16, 37])
+def test_inverse_dynamics_reads_films_of_any_length(steps: int) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (steps + 1, 128, 128, 3), dtype=np.uint8)
+    member = UniPi.tiny()
+    actions = member.between(frames)
+    assert actions.shape == (steps, 4)
+    if steps >= 16:  # whole windows are read as the films they are
+        assert np.allclose(actions[-16:], member.between(frames[-17:]), atol=1e-5)
+
+
+def test_phrasings_are_told_apart_from_every_trained_task() -> None:
+    if simulator_problem() is not None:
+        pytest.skip(str(simulator_problem()))
+    job = Job(["door-open"], range(500_000, 500_001), {"door-open": ["open the door"]}, 8, 1)
+    rows = measure_phrasings(families()["bc"].tiny(), job)
+    assert {(row.metric, row.n) for row in rows} == {("understood", 1)}
+
+
+def test_gpu_sizes_take_a_step_forward_and_backward_at_reduced_depth() -> None:
     table = read_config("backbone", "gpu")["model"]
     full = BackboneConfig(**table)
     net = BackboneConfig(**table | {"n_layers": 1, "fine_layers": 1}).net(4)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.episode import KINDS, Student, kind_of
+from vidvla.data.episode import KINDS, STUDENT_STEPS, Student, kind_of
 from vidvla.data.record import MANIFEST, read_manifest, record
 from vidvla.worlds.base import Frame
 
@@ -64,7 +64,7 @@ def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data
     record(tmp_path, "metaworld", ["door-close"], range(3), kind="student", make_student=_make_idle)
     for episode in EpisodeStore(tmp_path).episodes:
         clean = episode.entry.clean_from
-        assert 4 <= clean < 48 and len(episode.actions) > clean
+        assert STUDENT_STEPS[0] <= clean < STUDENT_STEPS[1] and len(episode.actions) > clean
         assert (episode.actions[:clean] == _idle(episode.frames[0], "", 0)[0]).all()
         assert (episode.actions[clean:] == episode.expert_actions[clean:]).all()
 
@@ -73,6 +73,14 @@ def test_a_student_is_given_exactly_where_one_acts(tmp_path: Path, robot_data: P
     for kind, student in (("student", None), ("play", _make_idle)):
         with pytest.raises(ValueError, match="expected a student exactly"):
             record(tmp_path, "metaworld", ["door-close"], range(1), kind=kind, make_student=student)
+
+
+def test_held_out_seeds_and_other_sizes_are_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="training seeds below 500000, got 500000"):
+        record(tmp_path, "physics", ["rope"], range(499_999, 500_001))
+    record(tmp_path, "physics", ["rope"], range(1), size=64)
+    with pytest.raises(ValueError, match=r"frames of 64 pixels .* got 128"):
+        record(tmp_path, "physics", ["rope"], range(2))
 
 
 def test_broken_folders_are_one_sentence(tmp_path: Path) -> None:

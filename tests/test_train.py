@@ -298,7 +298,7 @@ def test_a_phase_begins_anew_once_its_parent_was_trained_on(tmp_path: Path, film
 def test_settings_that_ask_for_no_more_steps_are_refused(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
     context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
     run_phase(context, film_phase("a.parent", 2), device="cpu")
-    with pytest.raises(ValueError, match="expected more than the 2 steps that a.parent has trained, got 2"):
+    with pytest.raises(ValueError, match=r"expected more than the 2 steps that a\.parent has trained, got 2"):
         run_phase(context, film_phase("a.parent", 2, lr=5e-4), device="cpu")
     assert _record(context, "a.parent")["train"]["lr"] == 1e-3
 
@@ -312,5 +312,5 @@ def test_tasks_are_drawn_as_often_as_asked(physics_data: Path) -> None:
     only = [e for e in data.episodes if e.entry.task == tasks[0]]
     seen = {np.asarray(frame).tobytes() for e in only for frame in e.frames}
     assert all(first.numpy().tobytes() in seen for first in batch.pixels)
-    with pytest.raises(ValueError, match="expected recorded tasks to weigh, among .*; got 'juggle'"):
+    with pytest.raises(ValueError, match=r"expected recorded tasks to weigh, among .*; got 'juggle'"):
         data.batch(1, WindowSpec(4, 4, weights={"juggle": 2.0}), generator)

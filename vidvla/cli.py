@@ -13,6 +13,8 @@ import numpy as np
 import typer
 from PIL import Image
 
+from vidvla.types import DENOISING_STEPS
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A playground of trained world models.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print figures as JSON.")]
@@ -97,7 +99,7 @@ def record(
     if world not in WORLDS:
         raise ValueError(f"expected a world among {', '.join(WORLDS)}; got {world!r}")
     names = list(KINDS) if world == "physics" else parse_tasks(tasks)
-    with tqdm(desc=f"shards of {world}") as bar:
+    with tqdm(desc=f"shards of {world}", delay=0.5) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -170,7 +172,7 @@ def predict(
     task: Annotated[str, typer.Option(help="Start from this task's scene.")] = "",
     seed: Annotated[int, typer.Option(help="Layout seed of the scene, and of the sampler.")] = 500_000,
     image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 2,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = DENOISING_STEPS,
     guidance: float = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder for film strips (PNG).")] = None,
     device: Device = "auto",
@@ -218,9 +220,9 @@ def evaluate(
     tasks: Tasks = "avdc",
     seeds: Seeds = "500000:500010",
     phrasings: Annotated[Path | None, typer.Option(help="TOML file: task = [phrases].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Figure file; assets/benchmarks/ by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Figure file; assets/benchmarks/ for all of AVDC's tasks.")] = None,
     execute: Annotated[int, typer.Option(help="closed-loop: actions executed before looking again.")] = 8,
-    steps: Annotated[int, typer.Option(help="film: denoising steps.")] = 1,
+    steps: Annotated[int, typer.Option(help="Denoising steps a film.")] = DENOISING_STEPS,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:

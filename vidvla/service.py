@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import Image
 from vidvla import checkpoint, registry
 from vidvla.eval.metrics import psnr, ssim
 from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, closed_loop
-from vidvla.families.base import Family
+from vidvla.families.base import Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
 from vidvla.text import phrase_book
@@ -28,6 +28,8 @@ from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, Snapshot, simulator_p
 
 HORIZON = 16
 """Control steps that a film covers, and the truth beside it."""
+COMPARED = 4
+"""Control steps between the moments at which all families' films are compared."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,10 @@ class Service:
         """The loaded family; ValueError with one sentence where it is unknown or has no usable weights."""
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = registry.family(name).load(self.checkpoints, self.device)
+                family = registry.family(name).load(self.checkpoints, self.device)
+                with torch.inference_mode():  # whoever asks first waits no longer than others: all is loaded by then
+                    family(Request(np.zeros((HORIZON, HORIZON, 3), np.uint8), "wake up", steps=1))
+                self._loaded[name] = family
             return self._loaded[name]
 
     def families(self) -> list[FamilyInfo]:
@@ -266,20 +271,24 @@ class Service:
         return Rollout(np.stack(frames), tuple(range(1, len(frames) + 1)), actions, notes=(note,))
 
     def execute(
-        self, name: str, scene: SceneView, instruction: str, seed: int = 0, *,
-        execute: int = EXECUTE, steps: int = EPISODE_STEPS,
-    ) -> Iterator[Execution]:  # fmt: skip
-        """Run a family in the simulator, looking again every ``execute`` steps; yields after every chunk."""
+        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+    ) -> Iterator[Execution]:
+        """Run a family in the simulator for at most ``limit`` control steps; yields after every chunk.
+
+        Args:
+            request: what is asked at every look, with the frame that is seen then, and another seed each time.
+            execute: control steps between looks.
+        """
         family = self.family(name)
         if not family.acts:
             raise ValueError(f"expected a family that acts, got {name}")
 
         def policy(frame: Frame, plan: int) -> NDArray[np.float32]:
             with self._thinking, torch.inference_mode():
-                return family.act(Request(frame, instruction, (seed + plan) % 2**31))
+                return family.act(replace(request, frame=frame, seed=(request.seed + plan) % 2**31))
 
         films, actions = [scene.frame[None]], []
-        chunks = closed_loop(self._world, policy, scene.state, steps=steps, execute=execute, film=True)
+        chunks = closed_loop(self._world, policy, scene.state, steps=limit, execute=execute, film=True)
         while True:
             with self._world_lock:
                 chunk = next(chunks, None)
@@ -287,7 +296,7 @@ class Service:
                 return
             films.append(chunk.frames[1:])
             actions.append(chunk.actions)
-            done = chunk.success or chunk.steps >= steps
+            done = chunk.success or chunk.steps >= limit
             yield Execution(
                 np.concatenate(films),
                 np.concatenate(actions),
@@ -298,8 +307,10 @@ class Service:
             )
 
     def quality(self, rollout: Rollout, truth: Rollout, first: Frame) -> Quality:
-        """How a predicted film compares with the true one, copying the first frame beside it."""
-        true = {moment: frame for moment, frame in zip(truth.times, truth.frames, strict=True)}
+        """How a predicted film compares, at its size, with the true one, copying the first frame beside it."""
+        side = rollout.frames.shape[1]
+        true = {moment: fit_square(frame, side) for moment, frame in zip(truth.times, truth.frames, strict=True)}
+        first = fit_square(first, side)
         shared = [(f, true[t], t) for f, t in zip(rollout.frames, rollout.times, strict=True) if t in true]
         return Quality(
             tuple(t for _, _, t in shared),

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from vidvla.worlds.base import Frame
 
+DENOISING_STEPS = 2
+"""What a film is made with unless someone asks otherwise: on the page, in the CLI and in every figure."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -26,7 +29,7 @@ class Request:
     frame: Frame
     instruction: str
     seed: int = 0
-    steps: int = 2
+    steps: int = DENOISING_STEPS
     guidance: float = 1.0
 
 

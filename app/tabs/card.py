@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 from app import show, words
 from app.session import Answer, execute, failure
 from vidvla.look import finest_layers, future_frames, look_from, mass_by_layer, word_map
-from vidvla.service import FamilyInfo, Service
+from vidvla.service import COMPARED, FamilyInfo, Service
 from vidvla.types import Attention
 from vidvla.worlds.base import Frame
 
@@ -186,7 +186,12 @@ def _figures(answer: Answer) -> str:
         (words.count(answer.parameters), "weights"),
     ]
     if answer.quality is not None and answer.quality.times:
-        own, copied = np.mean(answer.quality.psnr), np.mean(answer.quality.psnr_copy)
+        # over moments that every family predicts, or else a family with more frames would be told apart by those
+        shared = np.asarray([t % COMPARED == 0 for t in answer.quality.times])
+        shared |= not shared.any()
+        own, copied = (
+            np.mean(np.asarray(values)[shared]) for values in (answer.quality.psnr, answer.quality.psnr_copy)
+        )
         rows += [(f"{own:.1f} dB", "PSNR"), (f"{copied:.1f} dB", "still frame")]
     return words.figures(rows, words.time_parts(rollout))
 

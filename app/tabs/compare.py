@@ -21,9 +21,6 @@ MODELS = "models"
 NO_TRUTH = "Nobody knows what happens next in an uploaded picture: there is no truth to compare with."
 
 
-FORGOTTEN = "This answer is too old and was forgotten: predict again."
-
-
 @dataclass(frozen=True)
 class Truth:
     """The simulator's own column."""
@@ -92,6 +89,8 @@ class Compare:
     truth: Truth
     cards: dict[str, Card]
     turn: gr.State
+    shown: gr.State
+    """(moment, horizon) that the last prediction was shown at."""
     episode_steps: int
 
     def predict(
@@ -121,9 +120,19 @@ class Compare:
     def _begin(self, start: Start, chosen: tuple[str, ...], horizon: int, moment: int) -> Updates:
         updates = show_truth(self.truth, self.service, start, horizon, moment)
         updates[self.moment] = gr.update(visible=True, maximum=horizon)
+        updates[self.shown] = (moment, horizon)
         for name, card in self.cards.items():
             updates |= cards.show_waiting(card) if name in chosen else cards.show_hidden(card)
         return updates
+
+    def catch_up(
+        self, shown: tuple[int, int] | None, moment: int, horizon: int, start: Start | None, *rest: Any
+    ) -> Updates:
+        """Show the moment and the horizon as they are now, where they were moved while families were thinking."""
+        if shown is None or shown == (moment, horizon):
+            return {self.moment: gr.skip()}
+        updates = self.change_horizon(horizon, moment, start, *rest[::5])
+        return updates | self.change_moment(min(moment, horizon), start, *rest) | {self.moment: updates[self.moment]}
 
     def change_horizon(self, horizon: int, moment: int, start: Start | None, *answers: Answer | None) -> Updates:
         """Show more or less of what was predicted."""
@@ -163,7 +172,7 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
                     info.name: cards.build_card(info, show.COLOURS[index % len(show.COLOURS)])
                     for index, info in enumerate(infos)
                 }
-    tab = Compare(service, panel, moment, truth, built, gr.State(Turn()), episode_steps)
+    tab = Compare(service, panel, moment, truth, built, gr.State(Turn()), gr.State(None), episode_steps)
     wire_panel(panel, service)
     _wire_stage(tab)
 
@@ -180,11 +189,12 @@ def _wire_stage(tab: Compare) -> None:
         panel.message,
         panel.predict,
         tab.moment,
+        tab.shown,
         *_components(truth),
         *(c for k in built for c in _components(k)),
     ]
     inputs = [tab.turn, tab.moment, panel.horizon, *panel.form()]
-    gr.on(
+    asked = gr.on(
         [panel.predict.click, panel.instruction.submit], predict, inputs, outputs,
         concurrency_id=MODELS, concurrency_limit=2, show_progress="full", show_progress_on=panel.progress,
         api_name="predict",
@@ -195,6 +205,7 @@ def _wire_stage(tab: Compare) -> None:
     panel.horizon.input(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
+    asked.then(tab.catch_up, [tab.shown, tab.moment, panel.horizon, truth.start, *looks], shown, **quiet)
 
 
 def _wire_card(tab: Compare, card: Card) -> None:
@@ -203,7 +214,7 @@ def _wire_card(tab: Compare, card: Card) -> None:
 
     def look(answer: Answer | None, moment: int, place: Any, word: Any, layer: int, head: int) -> Updates:
         if answer is None:
-            return {card.verdict: words.message(FORGOTTEN, "quiet")}
+            return {card.verdict: words.message(session.sentence(ValueError(session.FORGOTTEN)), "quiet")}
         return cards.show_moment(card, service, answer, moment, place, word, layer, head)
 
     def click(answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData) -> Updates:

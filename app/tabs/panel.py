@@ -12,7 +12,8 @@ from app.session import SAMPLE, SCENE, UPLOAD, Form, Start
 from app.tabs import card as cards
 from app.tabs.card import Updates
 from vidvla.data.record import EVAL_SEEDS
-from vidvla.service import HORIZON, Service
+from vidvla.service import COMPARED, HORIZON, Service
+from vidvla.types import DENOISING_STEPS
 
 FRESH_SEED = EVAL_SEEDS.stop
 """Layouts from here on were neither trained nor measured on."""
@@ -169,14 +170,14 @@ def build_panel(service: Service) -> Panel:
         with gr.Accordion("Sampling", open=False):
             plain: Any = {"buttons": []}
             parts["steps"] = gr.Slider(
-                1, 16, 2, step=1, label="Denoising steps", info="1 shows the mean future", **plain
+                1, 16, DENOISING_STEPS, step=1, label="Denoising steps", info="1 shows the mean future", **plain
             )
             parts["guidance"] = gr.Slider(
                 0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction", **plain
             )
             parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
             parts["horizon"] = gr.Slider(
-                1, HORIZON, HORIZON, step=1, label="Horizon", info="control steps to show, at once", **plain
+                COMPARED, HORIZON, HORIZON, step=1, label="Horizon", info="control steps to show, at once", **plain
             )
         parts["message"] = gr.HTML("", elem_id="vv-message")
         parts["predict"] = gr.Button("Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable))

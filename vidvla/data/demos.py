@@ -43,17 +43,24 @@ class Demos:
     """Clean demonstrations of one recorded folder, in pixels.
 
     Args:
-        shrink: keep every ``shrink``-th pixel row and column after averaging blocks; 2 halves the picture.
+        size: side of the frames in pixels, averaged down from what was recorded.
+
+    Raises:
+        ValueError: where there are no clean demonstrations, or ``size`` does not divide the recorded side.
     """
 
-    def __init__(self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, shrink: int = 1) -> None:
-        self.to_unit, self.frames, self.stride, self.shrink = to_unit, frames, stride, shrink
+    def __init__(self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, size: int) -> None:
+        self.to_unit, self.frames, self.stride = to_unit, frames, stride
         self.episodes = [
             e for e in store.episodes
             if e.entry.kind in CLEAN_KINDS and e.entry.clean_from <= e.entry.success
         ]  # fmt: skip
         if not self.episodes:
             raise ValueError(f"expected clean demonstrations in {store.folder}, got none")
+        side = self.episodes[0].frames.shape[1]
+        if side % size:
+            raise ValueError(f"expected frames recorded at a multiple of {size} pixels in {store.folder}, got {side}")
+        self.shrink = side // size
 
     def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
         """``size`` moments drawn by ``generator`` alone, each with one training phrasing of its task."""

@@ -105,7 +105,7 @@ class WindowSpec:
     Attributes:
         frames: future frames K.
         stride: control steps between them.
-        infill: share of windows that instead give the next frame at ``stride`` and ask for those in between.
+        infill: share of windows of frames one step apart that give every ``stride``-th and ask for those in between.
         drop_text: share of windows without instruction, for classifier-free guidance.
         weights: how often a task's episodes are drawn beside others', 1 where it is not named.
     """
@@ -181,7 +181,7 @@ class FilmData:
         infill = float(torch.rand((), generator=generator)) < spec.infill
         if infill:
             times = np.arange(1, spec.frames + 1)
-            known = times == spec.frames
+            known = times % spec.stride == 0
         else:
             times = spec.stride * np.arange(1, spec.frames + 1)
             known = np.zeros(spec.frames, dtype=bool)

@@ -133,9 +133,10 @@ def read_manifest(folder: Path) -> list[ShardEntry]:
     return shards
 
 
-def _write_manifest(folder: Path, world: str, shards: dict[str, ShardEntry]) -> None:
+def _write_manifest(folder: Path, world: str, size: int, shards: dict[str, ShardEntry]) -> None:
     partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({"world": world, "shards": [asdict(shards[f]) for f in sorted(shards)]}))
+    rows = [asdict(shards[file]) for file in sorted(shards)]
+    partial.write_text(json.dumps({"world": world, "size": size, "shards": rows}))
     partial.replace(folder / MANIFEST)
 
 
@@ -172,8 +173,15 @@ def record(
         raise ValueError("expected a range with at least one seed, got an empty one")
     if world not in WORLDS:
         raise ValueError(f"expected a world among {', '.join(WORLDS)}; got {world!r}")
+    if seeds.stop > TRAIN_SEEDS.stop:
+        raise ValueError(f"expected training seeds below {TRAIN_SEEDS.stop}, got {seeds.stop - 1}: held out")
     out.mkdir(parents=True, exist_ok=True)
-    shards = {s.file: s for s in read_manifest(out)} if (out / MANIFEST).is_file() else {}
+    shards = {}
+    if (out / MANIFEST).is_file():
+        shards = {s.file: s for s in read_manifest(out)}
+        recorded = json.loads((out / MANIFEST).read_text()).get("size", 128)
+        if recorded != size:
+            raise ValueError(f"expected frames of {recorded} pixels as {out} holds, got {size}: pick another folder")
     jobs = [job for job in _blocks(tasks, seeds) if shard_name(*job, kind) not in shards]
     # fork would copy a live GL context and a lock of the simulation thread
     context = multiprocessing.get_context("spawn")
@@ -182,6 +190,6 @@ def record(
         for done, future in enumerate(as_completed(futures), 1):
             shard = future.result()
             shards[shard.file] = shard
-            _write_manifest(out, world, shards)
+            _write_manifest(out, world, size, shards)
             progress(done, len(jobs))
     return list(shards.values())

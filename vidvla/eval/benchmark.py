@@ -20,7 +20,7 @@ from vidvla.eval.metrics import Estimate, Row, mean, proportion, psnr, ssim
 from vidvla.eval.rollouts import EXECUTE, Policy, closed_loop
 from vidvla.families.base import Family
 from vidvla.text import phrase_book
-from vidvla.types import Request
+from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import MetaWorld
 
@@ -69,12 +69,17 @@ def tasks_and_all(
     return [*rows, Row.of(family, "all", metric, unit, estimate(everything))] if everything else rows
 
 
-def _policy(family: Family, phrase: str, seed: int) -> Policy:
-    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan))
+def _policy(family: Family, phrase: str, seed: int, steps: int) -> Policy:
+    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan, steps))
 
 
 def measure_closed_loop(
-    family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, execute: int = EXECUTE
+    family: Family,
+    tasks: Sequence[str],
+    seeds: range,
+    phrasings: Phrasings,
+    execute: int = EXECUTE,
+    steps: int = DENOISING_STEPS,
 ) -> list[Row]:
     """Share of episodes fulfilled within 500 physics steps, replanning every ``execute`` control steps."""
     world = MetaWorld()
@@ -83,7 +88,7 @@ def measure_closed_loop(
     with tqdm(total=len(tasks) * len(seeds), desc=f"closed loop {family.name}") as bar:
         for seed in seeds:
             for task in tasks:
-                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed)
+                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed, steps)
                 world.reset(task, seed)
                 *_, last = closed_loop(world, policy, world.snapshot(), execute=execute)
                 outcomes[task].append(float(last.success))
@@ -97,7 +102,9 @@ def measure_closed_loop(
     ]
 
 
-def measure_film(family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, steps: int = 1) -> list[Row]:
+def measure_film(
+    family: Family, tasks: Sequence[str], seeds: range, phrasings: Phrasings, steps: int = DENOISING_STEPS
+) -> list[Row]:
     """PSNR and SSIM of each predicted frame against the expert's film, copying the first frame beside it.
 
     Frames are numbered t1 ... tK in the family's own order; ``time_tk`` gives their control steps.
@@ -142,9 +149,13 @@ def write_benchmark(path: Path, rows: list[Row], command: str, seeds: range | No
     new = {(row.family, row.metric) for row in rows}
     old = read_benchmark(path)
     kept = [row for row in old["rows"] if (row["family"], row["metric"]) not in new]
-    commands = [c for c in old["meta"].get("command", "").split(" && ") if c and c != command]
+    # how each family's rows came about: families may be measured apart
+    left = {row["family"] for row in kept}
+    commands = {f: c for f, c in old["meta"].get("commands", {}).items() if f in left}
+    commands |= {row.family: command for row in rows}
     meta = {
-        "command": " && ".join([*commands, command]),
+        "command": " && ".join(dict.fromkeys(commands.values())),
+        "commands": commands,
         "date": date.today().isoformat(),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "metaworld", "mujoco")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

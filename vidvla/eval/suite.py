@@ -25,8 +25,9 @@ from vidvla.eval.benchmark import (
 )
 from vidvla.eval.metrics import Estimate, Row, mean, proportion
 from vidvla.families.base import Family
+from vidvla.text import phrase_book
 from vidvla.types import Request
-from vidvla.worlds.metaworld import MetaWorld
+from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class Job:
 
 
 def _closed_loop(family: Family, job: Job) -> list[Row]:
-    return measure_closed_loop(family, job.tasks, job.seeds, job.phrasings, job.execute) if family.acts else []
+    return _acting(family, job) if family.acts else []
+
+
+def _acting(family: Family, job: Job) -> list[Row]:
+    return measure_closed_loop(family, job.tasks, job.seeds, job.phrasings, job.execute, job.steps)
 
 
 def _film(family: Family, job: Job) -> list[Row]:
@@ -75,18 +80,18 @@ def measure_inverse(family: Family, job: Job) -> list[Row]:
 def measure_phrasings(family: Family, job: Job) -> list[Row]:
     """Share of held-out phrasings that make the family act as on the task's own training phrase.
 
-    In a scene of the task, the actions under the held-out phrasing are compared with those under every task's
-    canonical phrase; understood means that the nearest are those of the task itself, strictly.
+    In a scene of the task, the actions under the held-out phrasing are compared with those under the canonical phrase
+    of every trained task; understood means that the nearest are those of the task itself, strictly.
     """
     if not family.acts:
         return []
-    world, canonical = MetaWorld(), canonical_phrasings()
+    world, canonical, rivals = MetaWorld(), canonical_phrasings(), {*AVDC_TASKS, *job.tasks}
     understood: dict[str, list[float]] = {task: [] for task in job.tasks}
     for seed in tqdm(job.seeds, desc=f"phrasings {family.name}"):
         for task in job.tasks:
             world.reset(task, seed)
             frame = world.render()
-            own = {t: family.act(Request(frame, canonical[t][0], seed, job.steps)) for t in job.tasks}
+            own = {t: family.act(Request(frame, canonical[t][0], seed, job.steps)) for t in rivals}
             for phrase in job.phrasings[task]:
                 actions = family.act(Request(frame, phrase, seed, job.steps))
                 distances = {t: float(np.abs(actions - other).mean()) for t, other in own.items()}
@@ -154,8 +159,17 @@ def measure(
     device: str,
     command: str,
 ) -> list[Row]:
-    """Run one measurement over families and write its figure file after each of them."""
+    """Run one measurement over families and write its figure file after each of them.
+
+    Raises:
+        ValueError: where seeds are trained on, phrasings are of unknown tasks, or a measurement on other cases than
+            the published ones would overwrite those.
+    """
     chosen = MEASURES[what]
+    for task in (phrasings or {}).keys() - phrase_book().keys():
+        raise ValueError(f"expected phrasings of tasks among {', '.join(phrase_book())}; got {task!r}")
+    if out is None and (set(tasks) != set(AVDC_TASKS) or phrasings):
+        raise ValueError(f"expected --out for figures on cases of your own: {chosen.file} keeps those on all of AVDC's")
     said = chosen.phrasings() | (phrasings or {})
     job = Job(tasks, check_seeds(seeds), said, execute, steps)
     path = out or checkpoint.ASSETS / "benchmarks" / chosen.file

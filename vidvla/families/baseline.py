@@ -27,15 +27,18 @@ from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 
 TRAIN = "baseline.pipeline"
-SIZE = 64
-"""Side of the frames that the pipeline sees and paints; half of what was recorded."""
 
 
 class BaselineConfig(BaseModel):
-    """Sizes of the pipeline; one inverse-dynamics call gives the ``stride`` actions between two frames."""
+    """Sizes of the pipeline; one inverse-dynamics call gives the ``stride`` actions between two frames.
+
+    Attributes:
+        size: side of the frames that it sees and paints, pixels; they are shown at twice that.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    size: int = 64
     frames: int = 4
     stride: int = 4
     hidden_dim: int = 32
@@ -86,7 +89,7 @@ class BaselineStage:
     @functools.cached_property
     def demos(self) -> Demos:
         store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, self.config.frames, self.config.stride, shrink=2)
+        return Demos(store, unit_actions().to_unit, self.config.frames, self.config.stride, self.config.size)
 
     def build(self, own: Path | None = None) -> nn.Module:
         net = PipelineNet(self.config, len(unit_actions().low))
@@ -174,7 +177,9 @@ class Baseline(Family):
     ) -> Rollout:
         clock, instruction = Clock(), check_request(request)
         with clock.part("encode"):
-            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, SIZE).copy()))[None].to(self.device)
+            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, self.config.size).copy()))[None].to(
+                self.device
+            )
             language = self.net.embed(text_encoder()([instruction]).to(self.device))
         with clock.part("film"):
             film = self.net.pipeline.video(frame, language)[0]
@@ -182,7 +187,7 @@ class Baseline(Family):
             chunks = self.net.pipeline.actions_between(frame, film[None])[0]
             unit = chunks.unflatten(-1, (self.config.stride, -1)).flatten(0, 1)
             actions = self.scale.to_world(unit.float().cpu().numpy())
-        side = 2 * SIZE  # shown at the size of the others
+        side = 2 * self.config.size  # shown at the size of the others
         shown = [Image.fromarray(f).resize((side, side), Image.Resampling.BILINEAR) for f in to_uint8(film * 2 - 1)]
         times = tuple(self.config.stride * (k + 1) for k in range(self.config.frames))
         return Rollout(np.stack([np.asarray(f) for f in shown]), times, actions, None, clock.done())

@@ -26,14 +26,14 @@ from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 
 TRAIN = "bc.clone"
-SIZE = 128
 
 
 class BcConfig(BaseModel):
-    """Sizes of the policy net; ``horizon`` actions come from one look."""
+    """Sizes of the policy net; ``horizon`` actions come from one look at a frame of ``size`` pixels a side."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    size: int = 128
     horizon: int = 16
     base: int = 8
     hidden: int = 32
@@ -76,7 +76,7 @@ class BcStage:
     @functools.cached_property
     def demos(self) -> Demos:
         store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, 1, self.config.horizon)
+        return Demos(store, unit_actions().to_unit, 1, self.config.horizon, self.config.size)
 
     def build(self, own: Path | None = None) -> nn.Module:
         net = BcNet(self.config, len(unit_actions().low))
@@ -112,8 +112,8 @@ class BehaviourCloning(Family):
     attends: ClassVar[bool] = False
     published: ClassVar[dict[str, str]] = {"net": TRAIN}
 
-    def __init__(self, net: BcNet, scale: ActionScale, device: torch.device) -> None:
-        self.net, self.scale, self.device = net, scale, device
+    def __init__(self, net: BcNet, config: BcConfig, scale: ActionScale, device: torch.device) -> None:
+        self.net, self.config, self.scale, self.device = net, config, scale, device
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
@@ -133,16 +133,17 @@ class BehaviourCloning(Family):
     def load(cls, checkpoints: Path, device: torch.device) -> BehaviourCloning:
         saved = checkpoint.load(checkpoints / f"{cls.name}-{WORLD}")
         scale = ActionScale(**saved.config["actions"])
-        net = BcNet(BcConfig(**saved.config["model"]), len(scale.low))
+        sizes = BcConfig(**saved.config["model"])
+        net = BcNet(sizes, len(scale.low))
         saved.fill(net, "net")
-        family = cls(net.eval().to(device), scale, device)
+        family = cls(net.eval().to(device), sizes, scale, device)
         family.records = tuple(saved.config["trained"])
         return family
 
     @classmethod
     def tiny(cls) -> BehaviourCloning:
-        scale = unit_actions()
-        return cls(BcNet(BcConfig(), len(scale.low)).eval(), scale, torch.device("cpu"))
+        sizes, scale = BcConfig(), unit_actions()
+        return cls(BcNet(sizes, len(scale.low)).eval(), sizes, scale, torch.device("cpu"))
 
     def nets(self) -> dict[str, nn.Module]:
         return {"net": self.net}
@@ -151,12 +152,12 @@ class BehaviourCloning(Family):
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock, instruction = Clock(), check_request(request)
+        clock, instruction, size = Clock(), check_request(request), self.config.size
         with clock.part("actions"):
-            pixels = to_float(fit_square(request.frame, SIZE))[None].to(self.device)
+            pixels = to_float(fit_square(request.frame, size))[None].to(self.device)
             unit = self.net(pixels, text_encoder()([instruction]).to(self.device))[0]
             actions = self.scale.to_world(unit.float().cpu().numpy())
-        return Rollout(np.zeros((0, SIZE, SIZE, 3), np.uint8), (), actions, None, clock.done())
+        return Rollout(np.zeros((0, size, size, 3), np.uint8), (), actions, None, clock.done())
 
 
 FAMILY = BehaviourCloning

@@ -219,17 +219,23 @@ class UniPi(Family):
         return Rollout(frames, tuple(range(1, len(frames) + 1)), actions, maps, clock.done())
 
     def _fill_in(self, scene: Scene, keys: Tensor, seed: int) -> Tensor:
-        """Latents of key frames (1, K, C, h, w) -> of all frames (1, K * stride, C, h, w)."""
-        count, stride = keys.shape[1], self.model.config.stride
-        starts = torch.cat([scene.latents, keys[0, :-1]])
+        """Latents of key frames (1, K, C, h, w) -> of all frames (1, K * stride, C, h, w).
+
+        Segments of K control steps, each from one key frame to another, are filled in together.
+        """
+        frames, stride = keys.shape[1], self.model.config.stride
+        count = stride  # K * stride control steps in segments of K
+        given_keys = keys[0].unflatten(0, (count, -1))
+        ends = given_keys[:-1, -1]
+        starts = torch.cat([scene.latents, ends])
         # what a segment begins with, as a picture: the net looks at the given frame's pixels too
-        pixels = torch.cat([scene.pixels, to_float(self.model.decode(keys[:, :-1], scene)).to(scene.pixels.device)])
+        pixels = torch.cat([scene.pixels, to_float(self.model.decode(ends[None], scene)).to(scene.pixels.device)])
         tokens, mask = scene.text.tokens, scene.text.mask
         text = TextTokens(tokens.expand(count, -1, -1), mask.expand(count, -1))
-        times = self.model.times(*range(1, stride + 1)).expand(count, -1)
-        known = times == stride
-        given = torch.zeros(count, stride, *keys.shape[2:], device=keys.device)
-        given[:, -1] = keys[0]
+        times = self.model.times(*range(1, frames + 1)).expand(count, -1)
+        known = times % stride == 0
+        given = torch.zeros(count, frames, *keys.shape[2:], device=keys.device)
+        given[known] = keys[0]
         segment = Scene(pixels, starts, text)
         generator = torch.Generator().manual_seed(seed)
         (step,) = denoise(self.model.net, segment, times, steps=1, generator=generator, known=known, given=given)
@@ -241,7 +247,15 @@ class UniPi(Family):
     @torch.no_grad()
     def between(self, frames: Frame) -> NDArray[np.float32]:
         pixels = to_float(frames).to(self.model.device)
-        return self._read(self.model.codec.encode(pixels)[None])
+        latents = self.model.codec.encode(pixels)
+        # films of the length that the net learned from: the last one reaches back, a short one stands still at its end
+        length, count = self.model.config.frames * self.model.config.stride, len(frames) - 1
+        still = latents[-1:].expand(max(length - count, 0), -1, -1, -1)
+        latents = torch.cat([latents, still])
+        actions = np.zeros((len(latents) - 1, len(self.scale.low)), np.float32)
+        for start in [*range(0, len(actions) - length, length), len(actions) - length]:
+            actions[start : start + length] = self._read(latents[None, start : start + length + 1])
+        return actions[:count]
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:

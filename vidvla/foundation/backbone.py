@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from einops import rearrange
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from vidvla.data.films import FilmBatch
@@ -38,7 +38,8 @@ class BackboneConfig(BaseModel):
         grid: latents a side of a frame.
         latent_channels: numbers a latent.
         frames: future frames a film.
-        stride: control steps between a film's frames.
+        stride: control steps between a film's frames; divides ``frames``, so that as many frames one step apart
+            begin and end at frames of a film.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,12 @@ class BackboneConfig(BaseModel):
     n_layers: int = Field(default=1, gt=0)
     fine_dim: int = Field(default=32, gt=0)
     fine_layers: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _fills_in(self) -> BackboneConfig:
+        if self.frames % self.stride:
+            raise ValueError(f"expected frames to be a multiple of stride, got {self.frames} and {self.stride}")
+        return self
 
     def net(self, action_dim: int = 0) -> VideoActionDiT:
         """The film net, with an action head for ``action_dim`` axes where that is not 0."""

@@ -171,7 +171,10 @@ def backbone_phases(size: str = SMALL) -> list[Phase]:
         Phase(
             PHYSICS,
             lambda c: FilmStage(
-                PHYSICS, c, lambda: film_data(c, "physics"), physics,
+                PHYSICS,
+                c,
+                lambda: film_data(c, "physics"),
+                physics,
                 lambda own: model.net() if own is None else load_net(own, model),
             ),
             TrainConfig(**config["train"]["physics"]),
