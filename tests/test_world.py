@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vidvla.eval.rollouts import closed_loop
+from vidvla.worlds.experts import EXPERTS
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
 pytestmark = pytest.mark.skipif(simulator_problem() is not None, reason=str(simulator_problem()))
@@ -102,3 +103,28 @@ def test_closed_loop_with_the_expert_succeeds_and_others_may_use_the_world(world
 
     *_, last = closed_loop(world, policy, start, execute=4, film=True)
     assert last.success and last.steps < 40
+
+
+@pytest.mark.parametrize("task", sorted(EXPERTS))
+def test_own_experts_grasp_and_try_again(world: MetaWorld, task: str) -> None:
+    """From the start, and after a hand that pressed down on the wrong place with a closed gripper."""
+    for disturbed in (0, 6):
+        world.reset(task, 40_000)
+        for step in range(60):
+            clean = world.expert()
+            pressing = np.array([-1.0, -1.0, -4.0, 1.0], np.float32)
+            if world.step(pressing if step < disturbed else clean).success:
+                break
+        else:
+            pytest.fail(f"{task} was not fulfilled after {disturbed} disturbed steps")
+
+
+def test_own_experts_keep_no_state(world: MetaWorld) -> None:
+    world.reset("hammer", 40_002)
+    for _ in range(5):
+        world.step(world.expert())
+    middle, wanted = world.snapshot(), world.expert()
+    world.reset("hammer", 40_003)
+    world.expert()
+    world.restore(middle)
+    assert (world.expert() == wanted).all()

@@ -23,7 +23,7 @@ Student = Callable[[Frame, str, int], NDArray[np.float32]]
 STUDENT_EXECUTES = 8
 """Actions of a student that are executed before it looks again."""
 
-MAX_STEPS = 44
+MAX_STEPS = 56
 TAIL_STEPS = 5
 """Control steps recorded after the first success, so that a film also learns what 'done' looks like."""
 PLAY_STEPS = 24

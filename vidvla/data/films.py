@@ -107,6 +107,8 @@ class WindowSpec:
         stride: control steps between them.
         infill: share of windows of frames one step apart that give every ``stride``-th and ask for those in between.
         drop_text: share of windows without instruction, for classifier-free guidance.
+        starts: share of the windows of an expert's episodes that begin with the first frame: scenes as people ask
+            about them, which uniform windows hardly ever show.
         weights: how often a task's episodes are drawn beside others', 1 where it is not named.
     """
 
@@ -114,6 +116,7 @@ class WindowSpec:
     stride: int = 4
     infill: float = 0.0
     drop_text: float = 0.1
+    starts: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -174,7 +177,10 @@ class FilmData:
 
     def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple:  # type: ignore[type-arg]
         entry = episode.entry
-        if entry.success >= 0:  # a robot: start anywhere between the first clean step and the success
+        from_start = float(torch.rand((), generator=generator)) < spec.starts
+        if from_start and entry.kind == "expert":
+            start = 0
+        elif entry.success >= 0:  # a robot: start anywhere between the first clean step and the success
             start = entry.clean_from + draw(generator, entry.success - entry.clean_from + 1)
         else:
             start = draw(generator, max(1, len(episode.frames) - spec.frames * spec.stride))

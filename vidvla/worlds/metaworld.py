@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidvla.worlds.base import ActionSpec, Frame, StepResult
+from vidvla.worlds.experts import EXPERTS
 
 PHYSICS_STEPS = 5
 """Physics steps of 1/80 s that one control step holds its action for."""
@@ -263,9 +264,10 @@ class MetaWorld:
 
     @_on_sim_thread
     def expert(self) -> NDArray[np.float32]:
-        scene = self._now()
+        scene, own = self._now(), EXPERTS.get(self._task)
         # Some scripted policies edit the observation that they are given.
-        command = np.clip(np.asarray(scene.policy.get_action(scene.observation.copy()), np.float32), -1, 1)
+        act = scene.policy.get_action if own is None else own
+        command = np.clip(np.asarray(act(scene.observation.copy()), np.float32), -1, 1)
         return np.append(command[:3] * CM_PER_STEP, command[3]).astype(np.float32)
 
     @_on_sim_thread
