@@ -171,6 +171,35 @@ def test_one_failure_stays_its_own(service: Service, form: Form, monkeypatch: py
     assert isinstance(ends[1], Answer) and ends[1].family == FILMING[1]
 
 
+def test_a_moment_that_was_moved_while_families_thought_is_caught_up_with(service: Service, form: Form) -> None:
+    page = page_of(service)
+    (answer,) = [
+        e for e in session.ask(service, dataclasses.replace(form, families=("gr2",)), silent) if isinstance(e, Answer)
+    ]
+    looks = [
+        part for name in page.cards for part in (answer if name == "gr2" else None, None, None, cards.ALL, cards.ALL)
+    ]
+    assert list(page.catch_up((16, 16), 16, 16, answer.start, *looks)) == [page.moment]
+    updates = page.catch_up((16, 16), 4, 8, answer.start, *looks)
+    assert "step 4" in updates[page.cards["gr2"].caption].lower() and page.cards["gr2"].film in updates
+    assert updates[page.moment]["maximum"] == 8
+
+
+def test_executing_asks_as_the_page_asked(service: Service, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = dataclasses.replace(form, families=("gr2",), steps=3, guidance=2.0, noise_seed=5)
+    (answer,) = [event for event in session.ask(service, asked, silent) if isinstance(event, Answer)]
+    member, seen = service.family("gr2"), []
+    plain = member.act
+
+    def act(request: Request) -> Any:
+        seen.append((request.steps, request.guidance, request.seed, request.instruction))
+        return plain(request)
+
+    monkeypatch.setattr(member, "act", act)
+    list(session.execute(service, answer, 16))
+    assert seen == [(3, 2.0, 5, form.instruction), (3, 2.0, 6, form.instruction)]
+
+
 def test_uploads_have_no_truth_and_cannot_be_executed(service: Service, form: Form, tmp_path: Path) -> None:
     path = tmp_path / "wide.jpg"
     Image.new("RGB", (90, 60), "teal").save(path)
@@ -179,7 +208,7 @@ def test_uploads_have_no_truth_and_cannot_be_executed(service: Service, form: Fo
     assert answer.quality is None and answer.start.truth is None and answer.start.frame.shape == (60, 60, 3)
     with pytest.raises(ValueError, match="simulated scene"):
         next(session.execute(service, answer, 8))
-    with pytest.raises(ValueError, match="none yet"):
+    with pytest.raises(ValueError, match="too old"):
         next(session.execute(service, None, 8))
 
 
@@ -206,7 +235,7 @@ def test_executing_streams_and_ends_in_a_badge(service: Service, form: Form) -> 
     assert any(card.live in update for update in updates[1:-1])
     assert "vv-badge" in updates[-1][card.verdict] and updates[-1][card.executed]["value"].endswith(".mp4")
     (_, refused) = cards.show_execution(card, service, None, 4, cards.Turn())
-    assert "none yet" in refused[card.verdict]
+    assert "too old" in refused[card.verdict]
     turn = cards.Turn()
     running = cards.show_execution(card, service, answer, 16, turn)
     next(running)
@@ -289,17 +318,20 @@ def test_figures_are_read_and_damaged_files_left_out(service: Service, tmp_path:
         {**row, "metric": f"psnr{kind}_t{k}", "value": 20 + k, "unit": "dB"} for k in (1, 2) for kind in ("", "_copy")
     ]
     hammer = {**row, "task": "hammer", "value": 0.9}
+    size = {**row, "metric": "parameters", "value": 18_300_000, "unit": "count", "n": 1}
+    speed = {**row, "metric": "seconds_per_film", "value": 0.09, "unit": "s"}
     import json
 
-    (tmp_path / "good.json").write_text(json.dumps({"meta": {}, "rows": [row, hammer, *film, {"odd": 1}]}))
+    (tmp_path / "good.json").write_text(json.dumps({"meta": {}, "rows": [row, hammer, *film, size, speed, {"odd": 1}]}))
     (tmp_path / "bad.json").write_text("{")
     rows = models.read_rows(tmp_path)
-    assert len(rows) == 6
+    assert len(rows) == 8
     summary = list(models.summary_rows(rows, "gr2"))
     assert summary[0] == ("Success", "51 %", "42 % to 60 %, n = 110")
     assert [what for what, _, _ in summary[1:]] == ["PSNR of the last frame"]
     assert models.task_rows(rows, "gr2")[0][:2] == ("hammer", "90 %")
     html = models.page(service, tmp_path)
+    assert "0.09 s" in html and "1.83e+07" not in html
     assert "51 %" in html and models.NOTHING_MEASURED in html
 
 
