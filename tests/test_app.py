@@ -179,7 +179,7 @@ def test_a_moment_that_was_moved_while_families_thought_is_caught_up_with(servic
     looks = [
         part for name in page.cards for part in (answer if name == "gr2" else None, None, None, cards.ALL, cards.ALL)
     ]
-    assert list(page.catch_up((16, 16), 16, 16, answer.start, *looks)) == [page.moment]
+    assert list(page.catch_up((16, 16), 16, 16, answer.start, *looks)) == [page.shown]
     updates = page.catch_up((16, 16), 4, 8, answer.start, *looks)
     assert "step 4" in updates[page.cards["gr2"].caption].lower() and page.cards["gr2"].film in updates
     assert updates[page.moment]["maximum"] == 8

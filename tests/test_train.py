@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ import sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 from vidvla.foundation.codec import CodecConfig, CodecStage
-from vidvla.train.loop import STATE, TrainConfig, fit
+from vidvla.train.loop import TrainConfig, fit
 stage = CodecStage(CodecConfig(latent_channels=8, width=8), [Path(sys.argv[1])], [1.0])
 fit(stage, TrainConfig(steps=40, batch=2, lr=1e-3, warmup=2), Path(sys.argv[2]), device="cpu",
     log_every=1, preview_every=0, save_seconds=0.0)
@@ -93,6 +94,34 @@ def test_several_processes_train_as_one(tmp_path: Path, physics_data: Path) -> N
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     subprocess.run([*launch, str(physics_data), str(folder)], check=True, capture_output=True, timeout=240)
     assert [step for step, _ in _losses(folder)] == [0, 1, 2]  # one writer, each process with half of every batch
+
+
+PHASES = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from vidvla.families.base import Context, Phase
+from vidvla.foundation.codec import CodecConfig, CodecStage
+from vidvla.train.loop import TrainConfig
+from vidvla.train.run import is_done, run_phase
+data, runs = Path(sys.argv[1]), Path(sys.argv[2])
+context = Context(data.parent, runs, runs / "checkpoints")
+stage = CodecStage(CodecConfig(latent_channels=8, width=8), [data], [1.0])
+for steps in (2, 3):
+    phase = Phase("backbone.codec", lambda c: stage, TrainConfig(steps=steps, batch=2, warmup=0))
+    run_phase(context, phase, "cpu")
+    assert is_done(context, phase)
+PartialState().destroy_process_group()
+"""
+
+
+def test_several_processes_run_one_phase_after_another(tmp_path: Path, physics_data: Path) -> None:
+    script, runs = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(PHASES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run([*launch, str(physics_data), str(runs)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((runs / "backbone.codec" / "final" / "config.json").read_text())["train"]["steps"] == 3
 
 
 def test_every_step_draws_from_its_own_generator() -> None:
@@ -298,9 +327,25 @@ def test_a_phase_begins_anew_once_its_parent_was_trained_on(tmp_path: Path, film
 def test_settings_that_ask_for_no_more_steps_are_refused(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
     context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
     run_phase(context, film_phase("a.parent", 2), device="cpu")
-    with pytest.raises(ValueError, match=r"expected more than the 2 steps that a\.parent has trained, got 2"):
-        run_phase(context, film_phase("a.parent", 2, lr=5e-4), device="cpu")
+    for steps in (2, 1):
+        with pytest.raises(
+            ValueError, match=rf"expected more than the 2 steps that a\.parent has trained, got {steps}"
+        ):
+            run_phase(context, film_phase("a.parent", steps, lr=5e-4), device="cpu")
     assert _record(context, "a.parent")["train"]["lr"] == 1e-3
+
+
+def test_a_run_that_ended_before_it_was_saved_is_saved(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    run_phase(context, film_phase("a.parent", 1), device="cpu")
+    kept = tmp_path / "kept"
+    shutil.copytree(context.weights("a.parent"), kept)
+    longer = film_phase("a.parent", 2)
+    run_phase(context, longer, device="cpu")
+    shutil.rmtree(context.weights("a.parent"))
+    shutil.copytree(kept, context.weights("a.parent"))  # the state is that of two steps, the record of one
+    run_phase(context, longer, device="cpu")
+    assert is_done(context, longer)
 
 
 def test_tasks_are_drawn_as_often_as_asked(physics_data: Path) -> None:
@@ -312,5 +357,5 @@ def test_tasks_are_drawn_as_often_as_asked(physics_data: Path) -> None:
     only = [e for e in data.episodes if e.entry.task == tasks[0]]
     seen = {np.asarray(frame).tobytes() for e in only for frame in e.frames}
     assert all(first.numpy().tobytes() in seen for first in batch.pixels)
-    with pytest.raises(ValueError, match=r"expected recorded tasks to weigh, among .*; got 'juggle'"):
+    with pytest.raises(ValueError, match=r"expected tasks to weigh among .*; got 'juggle'"):
         data.batch(1, WindowSpec(4, 4, weights={"juggle": 2.0}), generator)

@@ -126,6 +126,7 @@ def train(
 ) -> None:
     """Run whatever phases of a family are missing, resume interrupted ones, and publish the weights."""
     import torch
+    from accelerate import PartialState
 
     from vidvla.registry import family as find
     from vidvla.train.run import default_context, run_phase
@@ -139,8 +140,10 @@ def train(
         if not chosen:
             raise ValueError(f"expected a phase among {', '.join(p.name for p in kind.phases(size))}; got {phase!r}")
         run_phase(context, chosen[0], device)
+        PartialState().destroy_process_group()
         return
     ran = run(kind, context, device)
+    PartialState().destroy_process_group()
     typer.echo(f"trained {', '.join(ran) or 'nothing (all phases were done)'}; published {family}")
 
 
@@ -218,7 +221,9 @@ def evaluate(
     what: Annotated[str, typer.Argument(help="closed-loop, film, inverse-dynamics, phrasings or speed.")],
     family: FamilyNames = "all",
     tasks: Tasks = "avdc",
-    seeds: Seeds = "500000:500010",
+    seeds: Annotated[
+        str, typer.Option(help="Range A:B of layout seeds; those of the published figures by default.")
+    ] = "",
     phrasings: Annotated[Path | None, typer.Option(help="TOML file: task = [phrases].")] = None,
     out: Annotated[Path | None, typer.Option(help="Figure file; assets/benchmarks/ for all of AVDC's tasks.")] = None,
     execute: Annotated[int, typer.Option(help="closed-loop: actions executed before looking again.")] = 8,
@@ -234,7 +239,7 @@ def evaluate(
     if what not in MEASURES:
         raise ValueError(f"expected a measurement among {', '.join(MEASURES)}; got {what!r}")
     rows = measure(
-        what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds),
+        what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,
         phrasings=None if phrasings is None else read_phrasings(phrasings),
         out=out, execute=execute, steps=steps, device=device, command=_command(),
     )  # fmt: skip

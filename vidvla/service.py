@@ -134,6 +134,7 @@ class Service:
         self.device = checkpoint.pick_device(device)
         self._offered = None if loaded is None else frozenset(loaded)
         self._loaded: dict[str, Family] = dict(loaded or {})
+        self._woken: set[str] = set()
         self._loading = threading.Lock()
         self._thinking = threading.Lock()  # torch's threads are shared: two answers at once are slower than in turn
         self._world_lock = threading.RLock()
@@ -144,11 +145,17 @@ class Service:
         """The loaded family; ValueError with one sentence where it is unknown or has no usable weights."""
         with self._loading:
             if name not in self._loaded:
-                family = registry.family(name).load(self.checkpoints, self.device)
-                with torch.inference_mode():  # whoever asks first waits no longer than others: all is loaded by then
-                    family(Request(np.zeros((HORIZON, HORIZON, 3), np.uint8), "wake up", steps=1))
-                self._loaded[name] = family
+                self._loaded[name] = registry.family(name).load(self.checkpoints, self.device)
             return self._loaded[name]
+
+    def _awake(self, name: str) -> Family:
+        """The loaded family, asked once before: what a first answer loads is not part of the time that it says."""
+        family = self.family(name)
+        with self._thinking, torch.inference_mode():
+            if name not in self._woken:
+                family(Request(np.zeros((64, 64, 3), np.uint8), "wake up", steps=1))
+                self._woken.add(name)
+        return family
 
     def families(self) -> list[FamilyInfo]:
         """All families that are registered, with what stands in the way of those that cannot be asked."""
@@ -193,7 +200,7 @@ class Service:
         progress: ProgressCallback | None = None,
     ) -> Rollout:
         """Ask one family; adds a note where the frame is far from what it was trained on."""
-        family = self.family(name)
+        family = self._awake(name)
         with self._thinking, torch.inference_mode():
             rollout = family(request, attention=attention, progress=progress)
             note = self._familiarity.note(request.frame) if self._familiarity is not None else None

@@ -129,10 +129,12 @@ class Compare:
         self, shown: tuple[int, int] | None, moment: int, horizon: int, start: Start | None, *rest: Any
     ) -> Updates:
         """Show the moment and the horizon as they are now, where they were moved while families were thinking."""
-        if shown is None or shown == (moment, horizon):
-            return {self.moment: gr.skip()}
-        updates = self.change_horizon(horizon, moment, start, *rest[::5])
-        return updates | self.change_moment(min(moment, horizon), start, *rest) | {self.moment: updates[self.moment]}
+        updates: Updates = {self.shown: None}
+        if shown is not None and shown != (moment, horizon):
+            changed = self.change_horizon(horizon, moment, start, *rest[::5])
+            updates |= changed | self.change_moment(min(moment, horizon), start, *rest)
+            updates[self.moment] = changed[self.moment]
+        return updates
 
     def change_horizon(self, horizon: int, moment: int, start: Start | None, *answers: Answer | None) -> Updates:
         """Show more or less of what was predicted."""
@@ -205,7 +207,7 @@ def _wire_stage(tab: Compare) -> None:
     panel.horizon.input(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
-    asked.then(tab.catch_up, [tab.shown, tab.moment, panel.horizon, truth.start, *looks], shown, **quiet)
+    asked.then(tab.catch_up, [tab.shown, tab.moment, panel.horizon, truth.start, *looks], [tab.shown, *shown], **quiet)
 
 
 def _wire_card(tab: Compare, card: Card) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import date
@@ -144,18 +145,21 @@ def read_benchmark(path: Path) -> dict[str, Any]:
     return data
 
 
+def _families(command: str, every: set[str]) -> set[str]:
+    """The families that a command measured, among ``every``."""
+    named = re.search(r"--family[ =](\S+)", command)
+    return every if named is None or named[1] == "all" else set(named[1].split(","))
+
+
 def write_benchmark(path: Path, rows: list[Row], command: str, seeds: range | None, world: str) -> None:
     """Put ``rows`` into the figure file ``path``; rows of other families or metrics that it holds stay."""
     new = {(row.family, row.metric) for row in rows}
     old = read_benchmark(path)
     kept = [row for row in old["rows"] if (row["family"], row["metric"]) not in new]
-    # how each family's rows came about: families may be measured apart
     left = {row["family"] for row in kept}
-    commands = {f: c for f, c in old["meta"].get("commands", {}).items() if f in left}
-    commands |= {row.family: command for row in rows}
+    commands = [c for c in old["meta"].get("command", "").split(" && ") if c and _families(c, left) & left]
     meta = {
-        "command": " && ".join(dict.fromkeys(commands.values())),
-        "commands": commands,
+        "command": " && ".join(dict.fromkeys([*commands, command])),
         "date": date.today().isoformat(),
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers", "metaworld", "mujoco")},
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

@@ -24,9 +24,10 @@ from vidvla.eval.benchmark import (
     write_benchmark,
 )
 from vidvla.eval.metrics import Estimate, Row, mean, proportion
+from vidvla.eval.rollouts import EXECUTE
 from vidvla.families.base import Family
 from vidvla.text import phrase_book
-from vidvla.types import Request
+from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld
 
 
@@ -130,18 +131,19 @@ def core_hours(family: Family) -> float | None:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement: its file name, its function, and which phrasings it uses by default."""
+    """A measurement: its file name, its function, and which phrasings and seeds the published figures are of."""
 
     file: str
     run: Callable[[Family, Job], list[Row]]
     phrasings: Callable[[], Phrasings]
+    seeds: range = range(500_000, 500_010)
 
 
 MEASURES = {
     "closed-loop": Measure("closed_loop.json", _closed_loop, canonical_phrasings),
     "film": Measure("film.json", _film, canonical_phrasings),
     "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse, canonical_phrasings),
-    "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings),
+    "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings, range(500_000, 500_005)),
     "speed": Measure("speed.json", measure_speed, canonical_phrasings),
 }
 
@@ -150,7 +152,7 @@ def measure(
     what: str,
     names: Sequence[str],
     tasks: Sequence[str],
-    seeds: range,
+    seeds: range | None,
     *,
     phrasings: Phrasings | None,
     out: Path | None,
@@ -168,10 +170,12 @@ def measure(
     chosen = MEASURES[what]
     for task in (phrasings or {}).keys() - phrase_book().keys():
         raise ValueError(f"expected phrasings of tasks among {', '.join(phrase_book())}; got {task!r}")
-    if out is None and (set(tasks) != set(AVDC_TASKS) or phrasings):
-        raise ValueError(f"expected --out for figures on cases of your own: {chosen.file} keeps those on all of AVDC's")
+    cases = chosen.seeds if seeds is None else check_seeds(seeds)
+    published = (set(AVDC_TASKS), chosen.seeds, None, EXECUTE, DENOISING_STEPS)
+    if out is None and (set(tasks), cases, phrasings, execute, steps) != published:
+        raise ValueError(f"expected --out for figures of your own: {chosen.file} keeps the published ones")
     said = chosen.phrasings() | (phrasings or {})
-    job = Job(tasks, check_seeds(seeds), said, execute, steps)
+    job = Job(tasks, cases, said, execute, steps)
     path = out or checkpoint.ASSETS / "benchmarks" / chosen.file
     every: list[Row] = []
     for name in names:
@@ -179,6 +183,6 @@ def measure(
         with torch.inference_mode():
             rows = chosen.run(family, job)
         if rows:
-            write_benchmark(path, rows, command, seeds, "metaworld")
+            write_benchmark(path, rows, command, cases, "metaworld")
         every += rows
     return every

@@ -220,7 +220,8 @@ def fit(
                 done = Progress(step + 1, time.monotonic() - started, losses)
                 save_state(folder, model, ema, optimizer, done)
                 saved = time.monotonic()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not end_training(): the processes are needed together for the next phase
+        tracker.finish()
     ema.copy_to(model.parameters())
     return model.eval(), Progress(last, time.monotonic() - started, losses)
 

@@ -58,12 +58,15 @@ def _begin(context: Context, phase: Phase) -> Path | None:
     own = final if (final / checkpoint.WEIGHTS).is_file() and _unchanged(record.get("parents", {}), parents) else None
     if (folder / STATE).is_file():
         if _unchanged(_read(folder / ORIGIN).get("parents", {}), parents):
-            asked, trained = phase.config.steps, state_step(folder)
-            if trained >= asked and record and record["train"] != phase.config.model_dump():
+            asked, trained, plan = phase.config.steps, state_step(folder), record.get("train", {})
+            ended = trained == asked == plan.get("steps") and plan != phase.config.model_dump()
+            if trained > asked or ended:
                 raise ValueError(
                     f"expected more than the {trained} steps that {phase.name} has trained, got {asked}"
                     f" (to begin anew with these settings, remove {folder})"
                 )
+            if not (folder / ORIGIN).is_file():
+                (folder / ORIGIN).write_text(json.dumps({"parents": parents, "earlier": []}, indent=2) + "\n")
             return own
         (folder / STATE).replace(folder / "stale.safetensors")
     earlier = [] if own is None else [{key: value for key, value in record.items() if key != "model"}]
@@ -126,6 +129,7 @@ def restore(family: type[Family], context: Context) -> list[str]:
     """Take published weights as finished phases, so that training goes on from them on another machine.
 
     Phases whose own weights were not published (a later phase went on from them) are known by their record alone.
+    What was trained here already stays.
 
     Returns:
         Names of the phases that are finished now.
@@ -138,6 +142,8 @@ def restore(family: type[Family], context: Context) -> list[str]:
         sources[CODEC] = (checkpoint.load(context.checkpoints / "codec"), "codec")
     for name, record in records.items():
         folder = context.weights(name)
+        if (folder / checkpoint.WEIGHTS).is_file():
+            continue
         folder.mkdir(parents=True, exist_ok=True)
         # published weights are rounded: what was built on them here is known by the fingerprints that they have here
         record = record | {"parents": _parents(context, phases[name])}

@@ -2,8 +2,8 @@
 
 The package's scripts close the gripper while they still descend and never look whether it holds anything: at 16
 control steps a second many grasps miss, and once a hand stands on top of an object they push down for ever. These
-hover, descend, close, and go on only with something between the fingers; if it slips, they begin again. They read the
-observation alone and keep no state, so that they can take over from anyone at any moment.
+hover, descend, and go on only once the gripper has closed at the object; if it is lost, they begin again. They read
+the observation alone and keep no state, so that they can take over from anyone at any moment.
 """
 
 from __future__ import annotations
