@@ -121,7 +121,14 @@ TABLES: dict[str, Callable[[Path], str]] = {
             ("gripper_agreement", "gripper agreement, %", 100, 0),
         ],
     ),
-    "phrasings": _simple("phrasings.json", [("understood", "understood, %", 100, 1)]),
+    "phrasings": _simple(
+        "phrasings.json",
+        [
+            ("understood", "understood, %", 100, 1),
+            ("nearest", "with rivals that are not told apart, %", 100, 1),
+            ("told_apart", "rivals told apart, %", 100, 0),
+        ],
+    ),
     "speed": _simple(
         "speed.json",
         [

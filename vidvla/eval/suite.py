@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vidvla import checkpoint, registry
@@ -28,6 +29,7 @@ from vidvla.eval.rollouts import EXECUTE
 from vidvla.families.base import Family
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, Request
+from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld
 
 
@@ -79,27 +81,59 @@ def measure_inverse(family: Family, job: Job) -> list[Row]:
 
 
 def measure_phrasings(family: Family, job: Job) -> list[Row]:
-    """Share of held-out phrasings that make the family act as on the task's own training phrase.
+    """Share of held-out phrasings that make the family act as on the task's own training phrases.
 
     In a scene of the task, the actions under the held-out phrasing are compared with those under the canonical phrase
-    of every trained task; understood means that the nearest are those of the task itself, strictly.
+    of every trained task.
+
+    ``understood``: the nearest are the task's own, rivals that are not told apart left aside. A rival is not told apart
+    where its actions are as near to the task's own as those under the task's training phrasings are: where a scene
+    leaves one thing to do, a family does it whatever it is told, and which of equal actions is nearest is chance. Where
+    no rival is told apart, the actions have to be as near as those.
+    ``nearest``: the same with every rival, chance included.
+    ``told_apart``: share of rivals that are told apart, that is, how much the instruction matters.
     """
     if not family.acts:
         return []
-    world, canonical, rivals = MetaWorld(), canonical_phrasings(), {*AVDC_TASKS, *job.tasks}
-    understood: dict[str, list[float]] = {task: [] for task in job.tasks}
+    world, book, rivals = MetaWorld(), phrase_book(), sorted({*AVDC_TASKS, *job.tasks})
+    values: dict[str, dict[str, list[float]]] = {
+        metric: {task: [] for task in job.tasks} for metric in ("understood", "nearest", "told_apart")
+    }
     for seed in tqdm(job.seeds, desc=f"phrasings {family.name}"):
         for task in job.tasks:
             world.reset(task, seed)
             frame = world.render()
-            own = {t: family.act(Request(frame, canonical[t][0], seed, job.steps)) for t in rivals}
+
+            def act(phrase: str, frame: Frame = frame, seed: int = seed) -> NDArray[np.float32]:
+                return family.act(Request(frame, phrase, seed, job.steps))
+
+            own = {t: act(book[t].canonical) for t in rivals}
+            spread = max(_apart(act(p), own[task]) for p in book[task].train[1:][:: len(book[task].train) // TOLD])
+            others = [t for t in rivals if t != task]
+            apart = [t for t in others if _apart(own[t], own[task]) > spread]
+            values["told_apart"][task].append(len(apart) / len(others))
             for phrase in job.phrasings[task]:
-                actions = family.act(Request(frame, phrase, seed, job.steps))
-                distances = {t: float(np.abs(actions - other).mean()) for t, other in own.items()}
-                others = min(d for t, d in distances.items() if t != task)
-                understood[task].append(float(distances[task] < others))
+                actions = act(phrase)
+                far = {t: _apart(actions, o) for t, o in own.items()}
+                values["nearest"][task].append(float(all(far[task] < far[t] for t in others)))
+                near = all(far[task] < far[t] for t in apart) if apart else far[task] <= spread
+                values["understood"][task].append(float(near))
     world.close()
-    return tasks_and_all(family.name, "understood", "share", understood, lambda v: proportion(int(sum(v)), len(v)))
+
+    def share(of: list[float]) -> Estimate:
+        return proportion(int(sum(of)), len(of))
+
+    rows = tasks_and_all(family.name, "understood", "share", values["understood"], share)
+    rows += tasks_and_all(family.name, "nearest", "share", values["nearest"], share)
+    return [*rows, *tasks_and_all(family.name, "told_apart", "share", values["told_apart"], mean)]
+
+
+TOLD = 8
+"""Training phrasings, about, that say how much actions vary between phrasings of one task."""
+
+
+def _apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(np.abs(one - other).mean())
 
 
 def measure_speed(family: Family, job: Job) -> list[Row]:
