@@ -136,7 +136,7 @@ def page_of(service: Service) -> compare.Compare:
         question, moment = panel.build_panel(service), gr.Slider(1, 16, 16)
         truth = compare._build_truth()
         built = {info.name: cards.build_card(info, "#000000") for info in service.families()}
-    return compare.Compare(service, question, moment, truth, built, gr.State(cards.Turn()), gr.State(None), 8)
+    return compare.Compare(service, question, moment, truth, built, gr.State(cards.Turn()), 8)
 
 
 def test_html_in_instructions_is_text() -> None:
@@ -169,20 +169,6 @@ def test_one_failure_stays_its_own(service: Service, form: Form, monkeypatch: py
     ends = [event for event in session.ask(service, form, silent) if isinstance(event, Answer | Failed)]
     assert isinstance(ends[0], Failed) and "internal error" in ends[0].sentence and "secret" not in ends[0].sentence
     assert isinstance(ends[1], Answer) and ends[1].family == FILMING[1]
-
-
-def test_a_moment_that_was_moved_while_families_thought_is_caught_up_with(service: Service, form: Form) -> None:
-    page = page_of(service)
-    (answer,) = [
-        e for e in session.ask(service, dataclasses.replace(form, families=("gr2",)), silent) if isinstance(e, Answer)
-    ]
-    looks = [
-        part for name in page.cards for part in (answer if name == "gr2" else None, None, None, cards.ALL, cards.ALL)
-    ]
-    assert list(page.catch_up((16, 16), 16, 16, answer.start, *looks)) == [page.shown]
-    updates = page.catch_up((16, 16), 4, 8, answer.start, *looks)
-    assert "step 4" in updates[page.cards["gr2"].caption].lower() and page.cards["gr2"].film in updates
-    assert updates[page.moment]["maximum"] == 8
 
 
 def test_executing_asks_as_the_page_asked(service: Service, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,6 @@ class Compare:
     truth: Truth
     cards: dict[str, Card]
     turn: gr.State
-    shown: gr.State
-    """(moment, horizon) that the last prediction was shown at."""
     episode_steps: int
 
     def predict(
@@ -120,20 +118,8 @@ class Compare:
     def _begin(self, start: Start, chosen: tuple[str, ...], horizon: int, moment: int) -> Updates:
         updates = show_truth(self.truth, self.service, start, horizon, moment)
         updates[self.moment] = gr.update(visible=True, maximum=horizon)
-        updates[self.shown] = (moment, horizon)
         for name, card in self.cards.items():
             updates |= cards.show_waiting(card) if name in chosen else cards.show_hidden(card)
-        return updates
-
-    def catch_up(
-        self, shown: tuple[int, int] | None, moment: int, horizon: int, start: Start | None, *rest: Any
-    ) -> Updates:
-        """Show the moment and the horizon as they are now, where they were moved while families were thinking."""
-        updates: Updates = {self.shown: None}
-        if shown is not None and shown != (moment, horizon):
-            changed = self.change_horizon(horizon, moment, start, *rest[::5])
-            updates |= changed | self.change_moment(min(moment, horizon), start, *rest)
-            updates[self.moment] = changed[self.moment]
         return updates
 
     def change_horizon(self, horizon: int, moment: int, start: Start | None, *answers: Answer | None) -> Updates:
@@ -174,7 +160,7 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
                     info.name: cards.build_card(info, show.COLOURS[index % len(show.COLOURS)])
                     for index, info in enumerate(infos)
                 }
-    tab = Compare(service, panel, moment, truth, built, gr.State(Turn()), gr.State(None), episode_steps)
+    tab = Compare(service, panel, moment, truth, built, gr.State(Turn()), episode_steps)
     wire_panel(panel, service)
     _wire_stage(tab)
 
@@ -191,12 +177,11 @@ def _wire_stage(tab: Compare) -> None:
         panel.message,
         panel.predict,
         tab.moment,
-        tab.shown,
         *_components(truth),
         *(c for k in built for c in _components(k)),
     ]
     inputs = [tab.turn, tab.moment, panel.horizon, *panel.form()]
-    asked = gr.on(
+    gr.on(
         [panel.predict.click, panel.instruction.submit], predict, inputs, outputs,
         concurrency_id=MODELS, concurrency_limit=2, show_progress="full", show_progress_on=panel.progress,
         api_name="predict",
@@ -207,7 +192,6 @@ def _wire_stage(tab: Compare) -> None:
     panel.horizon.input(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)
-    asked.then(tab.catch_up, [tab.shown, tab.moment, panel.horizon, truth.start, *looks], [tab.shown, *shown], **quiet)
 
 
 def _wire_card(tab: Compare, card: Card) -> None:
