@@ -16,7 +16,7 @@ from vidvla.worlds.base import Frame
 SCENE, SAMPLE, UPLOAD = "Scene", "Sample", "Upload"
 """Where a first frame comes from."""
 LARGEST_SEED = 2**31 - 1
-FORGOTTEN = "this answer is too old and was forgotten: predict again"
+FORGOTTEN = "This answer is too old and was forgotten: predict again."
 """Said where a session's answer is no longer kept."""
 
 log = logging.getLogger(__name__)

@@ -48,17 +48,11 @@ def shown_at(times: Sequence[int], moment: int) -> int:
     return max((i for i, time in enumerate(times) if time <= moment), default=0)
 
 
-def shorten(rollout: Rollout, horizon: int) -> int:
-    """How many of a rollout's frames lie within ``horizon`` control steps; at least its first."""
-    return max(sum(t <= horizon for t in rollout.times), 1)
-
-
 def timeline(first: Frame, rollout: Rollout, horizon: int) -> list[Frame]:
     """One frame a control step, 0 to ``horizon``: the given one, then each predicted one until the next."""
-    count = shorten(rollout, horizon)
     shown = [first]
     for tick in range(1, horizon + 1):
-        known = [f for f, t in zip(rollout.frames[:count], rollout.times[:count], strict=True) if t <= tick]
+        known = [f for f, t in zip(rollout.frames, rollout.times, strict=True) if t <= tick]
         shown.append(known[-1] if known else first)
     return shown
 

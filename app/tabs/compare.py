@@ -200,7 +200,7 @@ def _wire_card(tab: Compare, card: Card) -> None:
 
     def look(answer: Answer | None, moment: int, place: Any, word: Any, layer: int, head: int) -> Updates:
         if answer is None:
-            return {card.verdict: words.message(session.sentence(ValueError(session.FORGOTTEN)), "quiet")}
+            return {card.verdict: words.message(session.FORGOTTEN, "quiet")}
         return cards.show_moment(card, service, answer, moment, place, word, layer, head)
 
     def click(answer: Answer | None, moment: int, word: Any, layer: int, head: int, event: gr.SelectData) -> Updates:

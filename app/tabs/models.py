@@ -24,8 +24,8 @@ LIMITS = (
     "Instructions are English; a phrasing far from those trained on may be read as another task.",
     "Films of another robot, room or camera are outside of what was learned, and the page says so.",
 )
-SIZES = ("parameters", "core_hours_trained", "seconds_per_film")
-"""Metrics that are facts of a family rather than results on scenes."""
+FACTS = {"seconds_per_film": "An answer takes", "core_hours_trained": "CPU core-hours trained"}
+"""Metrics that are facts of a family rather than results on scenes, as its card says them."""
 NOTHING_MEASURED = "Nothing is measured of this family yet."
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def summary_rows(rows: list[Row], family: str) -> Iterator[tuple[str, str, str]]
     own = {row["metric"]: row for row in rows if row["family"] == family and row["task"] == "all"}
     last = max((int(m[1]) for name in own if (m := re.fullmatch(r"(?:psnr|ssim)_t(\d+)", name))), default=0)
     for name, row in own.items():
-        if name in SIZES:
+        if name in FACTS or name == "parameters":
             continue
         frame = re.fullmatch(r"(psnr|ssim)(_copy)?_t(\d+)|time_t\d+", name)
         if frame is None:
@@ -138,12 +138,8 @@ def card(service: Service, info: FamilyInfo, rows: list[Row], colour: str) -> st
         weights = ""
         parts.append(words.message(f"{info.title}: {error}.", "note"))
     facts = [("Weights", weights)] if weights else []
-    facts += [
-        (label, f"{row['value']:.2g} {row['unit']}")
-        for row in rows if row["family"] == info.name
-        for metric, label in (("seconds_per_film", "An answer takes"), ("core_hours_trained", "CPU core-hours trained"))
-        if row["metric"] == metric
-    ]  # fmt: skip
+    own = [row for row in rows if row["family"] == info.name and row["metric"] in FACTS]
+    facts += [(FACTS[row["metric"]], f"{row['value']:.2g} {row['unit']}") for row in own]
     facts += list(training(info.trained))
     if facts:
         parts.append("<h4>Size and training</h4>" + _table([tuple(fact) for fact in facts]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ class FilmData:
             torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)),
         )  # fmt: skip
 
-    def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple:  # type: ignore[type-arg]
+    def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple[Any, ...]:
         entry = episode.entry
         from_start = float(torch.rand((), generator=generator)) < spec.starts
         if from_start and entry.kind == "expert":
