@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.tabs import compare, models
+from app.socket import Sockets
+from app.tabs import compare, dreams, drive, models
 from vidvla.eval.rollouts import EPISODE_STEPS
 from vidvla.service import Service
 
@@ -70,6 +71,10 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> gr.Blocks:
         with gr.Tabs(elem_id="vv-tabs"):
             with gr.Tab("Compare"):
                 compare.build(service, episode_steps)
+            with gr.Tab("Drive"):
+                drive.build(service)
+            with gr.Tab("Dreams") as dreaming:
+                dreams.build(service, dreaming)
             with gr.Tab("Models") as tab:
                 models.build(service, tab)
         gr.HTML(FOOTER)
@@ -87,6 +92,7 @@ def launch(
     """
     page = build(service, episode_steps).queue(default_concurrency_limit=4)
     options: Any = {"footer_links": [], "state_session_capacity": SESSIONS, "max_file_size": "25mb"}
+    options["app_kwargs"] = {"routes": Sockets(service).routes()}
     _, address, _ = page.launch(
         server_name=host, server_port=port, prevent_thread_lock=not block, theme=theme(), css_paths=STYLE,
         js=SCRIPT.read_text(encoding="utf-8"), ssr_mode=False, quiet=not block, **options,

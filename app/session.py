@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidvla.eval.rollouts import Execution
 from vidvla.images import read_upload
-from vidvla.service import HORIZON, Execution, Quality, SceneView, Service
+from vidvla.service import HORIZON, Service
 from vidvla.types import Request, Rollout
+from vidvla.views import Quality, SceneView
 from vidvla.worlds.base import Frame
 
 SCENE, SAMPLE, UPLOAD = "Scene", "Sample", "Upload"
@@ -162,7 +164,7 @@ def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
     Raises:
         ValueError: one sentence, before any family is asked, where the question itself is not usable.
     """
-    infos = {info.name: info for info in service.families() if info.problem is None}
+    infos = {info.name: info for info in service.comparable() if info.problem is None}
     chosen = tuple(name for name in infos if name in set(form.families))
     if not chosen:
         raise ValueError("expected at least one family to be picked, got none")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from html import escape
+from typing import Any
 
 import av
 import numpy as np
@@ -14,8 +16,8 @@ from PIL import Image, ImageDraw
 from plotly.subplots import make_subplots
 
 from vidvla.look import HeatMap, LayerMass
-from vidvla.service import Quality
 from vidvla.types import Rollout
+from vidvla.views import Quality
 from vidvla.worlds.base import ActionSpec, Frame
 
 SIDE = 384
@@ -28,6 +30,8 @@ HOLD = 6
 COLOURS = ("#3b82f6", "#f97316", "#8b5cf6", "#10b981", "#ec4899", "#eab308", "#06b6d4", "#ef4444")
 """One a family, in the order of the columns; the ninth starts over."""
 TRUE_COLOUR = "#8b94a3"
+Share = tuple[float, float, float]
+"""A value with the ends of its interval."""
 INK, GRID = "#8b94a3", "rgba(139,148,163,0.18)"
 """Text and lines of charts, readable on light and dark pages."""
 HEAT: NDArray[np.float32] = np.asarray(
@@ -37,10 +41,11 @@ HEAT: NDArray[np.float32] = np.asarray(
 
 
 def enlarge(frame: Frame, side: int = SIDE) -> Frame:
-    """A square frame at ``side`` pixels (Lanczos)."""
-    if frame.shape[0] == side:
+    """A frame ``side`` pixels high (Lanczos)."""
+    height, width = frame.shape[:2]
+    if height == side:
         return frame
-    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(frame).resize((side * width // height, side), Image.Resampling.LANCZOS))
 
 
 def shown_at(times: Sequence[int], moment: int) -> int:
@@ -57,19 +62,20 @@ def timeline(first: Frame, rollout: Rollout, horizon: int) -> list[Frame]:
     return shown
 
 
-def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOLD) -> bytes:
+def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOLD, slowdown: float = SLOWDOWN) -> bytes:
     """A film as mp4 (H.264, yuv420p: what browsers play), one frame a control step, slowed down.
 
     Args:
-        frames: square frames of any sizes, (H, W, 3) uint8 each.
+        frames: (H, W, 3) uint8 each, of one aspect ratio and any sizes; W is H or an even multiple of it.
         steps_per_second: control steps a second of the world.
         hold: how often the last frame is repeated.
     """
     buffer = io.BytesIO()
-    rate = Fraction(steps_per_second / SLOWDOWN).limit_denominator(1000)
+    rate = Fraction(steps_per_second / slowdown).limit_denominator(1000)
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.height, stream.width = enlarge(frames[0]).shape[:2]
+        stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         for frame in [*frames, *[frames[-1]] * hold]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")))
@@ -192,6 +198,66 @@ def quality_figure(quality: Quality, colour: str, steps_per_second: float) -> go
     figure.update_yaxes(nticks=4)
     _plain(figure, 170)
     _captions(figure)
+    return figure
+
+
+def agreement_figure(points: Sequence[tuple[str, Share, Share]]) -> go.Figure:
+    """Success in a dream over success in the simulator, one point a policy; on the dashed line both are equal.
+
+    Args:
+        points: (name, in the simulator, in the dream), each (value, low, high) in [0, 1].
+    """
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 100], y=[0, 100], mode="lines", line={"color": INK, "width": 1, "dash": "dash"}, hoverinfo="skip"
+    )
+    for index, (name, real, dream) in enumerate(points):
+        colour, (x, y) = COLOURS[index % len(COLOURS)], ([round(100 * v, 1) for v in share] for share in (real, dream))
+        bars = [
+            {"type": "data", "array": [v[2] - v[0]], "arrayminus": [v[0] - v[1]], "thickness": 1, "width": 3}
+            for v in (x, y)
+        ]
+        figure.add_scatter(
+            x=x[:1], y=y[:1], error_x=bars[0], error_y=bars[1], mode="markers", name=name,
+            marker={"color": colour, "size": 9},
+            hovertemplate=f"dream {y[0]:.0f} %, simulator {x[0]:.0f} %<extra>{escape(name)}</extra>",
+        )  # fmt: skip
+    _plain(figure, 330)
+    figure.update_layout(margin={"l": 52, "r": 8, "t": 8, "b": 38})
+    for update, where in ((figure.update_xaxes, "simulator"), (figure.update_yaxes, "dream")):
+        update(range=[-4, 104], nticks=6, ticksuffix=" %", title={"text": f"success in the {where}", "standoff": 4})
+    return figure
+
+
+EVOLVING = (("best", "best in the dream", "#3b82f6"), ("mean", "mean in the dream", "#93c5fd"))
+CHECKED = ("real", "simulator, training layouts", "#f97316")
+
+
+def evolution_figure(rows: Sequence[dict[str, Any]], chosen: int | None) -> go.Figure:
+    """Scores over generations: candidates in the dream as lines, checks in the simulator as points.
+
+    Args:
+        rows: ``generation`` and the scores in [0, 1] that are known of it.
+        chosen: generation to mark.
+    """
+    figure = go.Figure()
+    if chosen is not None:
+        figure.add_vline(x=chosen, line={"color": INK, "width": 1, "dash": "dot"})
+    for key, name, colour in (*EVOLVING, CHECKED):
+        known = [row for row in rows if key in row]
+        style: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 2}}
+        if key == CHECKED[0]:
+            style = {"mode": "markers", "marker": {"color": colour, "size": 7}}
+        figure.add_scatter(
+            x=[row["generation"] for row in known], y=[row[key] for row in known], name=name, **style,
+            hovertemplate=f"%{{y:.3f}} in generation %{{x}}<extra>{name}</extra>",
+        )  # fmt: skip
+    _plain(figure, 210)
+    figure.update_layout(margin={"l": 40, "r": 8, "t": 8, "b": 34})
+    figure.update_xaxes(title={"text": "generation", "standoff": 2}, tickformat="d")
+    figure.update_xaxes(**({"dtick": 1} if len(rows) <= 8 else {"nticks": 7}))  # no ticks between generations
+    highest = max((row[key] for row in rows for key, *_ in (*EVOLVING, CHECKED) if key in row), default=0.0)
+    figure.update_yaxes(range=[0, 1.1 * highest or 1], nticks=5)
     return figure
 
 

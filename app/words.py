@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from vidvla.service import Execution, FamilyInfo
+from vidvla.eval.rollouts import Execution
 from vidvla.types import Rollout
+from vidvla.views import FamilyInfo
 
 
 def head(title: str, text: str, colour: str) -> str:
@@ -82,8 +83,18 @@ def moment(step: int, steps_per_second: float) -> str:
 def execution(now: Execution, steps_per_second: float, limit: int) -> str:
     """How far a closed loop is, or how it ended."""
     looks = f"{now.plans} look{'s' if now.plans != 1 else ''}"
-    spent = f"{now.steps} control steps ({now.steps / steps_per_second:.1f} s), {looks}"
+    spent = f"{control_steps(now.steps)} ({now.steps / steps_per_second:.1f} s), {looks}"
     if not now.done:
         return busy(f"step {now.steps} of at most {limit}, {looks}")
-    kind, verdict = ("yes", "Task fulfilled") if now.success else ("no", "Not fulfilled")
-    return f'<div class="vv-badge vv-{kind}" role="status"><b>{verdict}</b><span>after {spent}</span></div>'
+    return badge(now.success, f"after {spent}")
+
+
+def control_steps(number: int) -> str:
+    """A count of them: 1 control step, 8 control steps."""
+    return f"{number} control step{'s' if number != 1 else ''}"
+
+
+def badge(success: bool, text: str) -> str:
+    """How an episode ended, and a few words on it."""
+    kind, verdict = ("yes", "Task fulfilled") if success else ("no", "Not fulfilled")
+    return f'<div class="vv-badge vv-{kind}" role="status"><b>{verdict}</b><span>{escape(text)}</span></div>'

@@ -22,8 +22,10 @@ from app.session import SAMPLE, SCENE, UPLOAD, Answer, Begun, Failed, Form
 from app.tabs import card as cards
 from app.tabs import compare, models, panel
 from vidvla.checkpoint import flat_records
+from vidvla.eval.rollouts import Execution
 from vidvla.registry import families
-from vidvla.service import Execution, Sample, Service
+from vidvla.samples import Sample
+from vidvla.service import Service
 from vidvla.types import Request, Rollout
 
 CHROMIUM = shutil.which("chromium")
@@ -383,6 +385,7 @@ def test_a_person_predicts_looks_and_executes(address: str) -> None:
         expect(page.locator("#vv-message .vv-error")).to_contain_text("instruction")
 
         page.locator(".vv-examples .gallery-item").first.click()
+        expect(page.get_by_label("Instruction")).not_to_have_value("")
         page.click("#vv-predict")
         expect(page.locator("#card-truth video")).to_be_visible()
         for name in FILMING:

@@ -10,15 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ("worlds.base", "types"),
-    ("pixels", "actions", "text", "images", "worlds"),
+    ("pixels", "actions", "text", "images", "planning", "worlds"),
     ("nn", "checkpoint"),
+    ("samples",),
     ("data",),
-    ("train.loop", "train.muon"),
+    ("train.loop", "train.muon", "train.evolve"),
     ("families.base",),
     ("foundation",),
     ("families",),
     ("registry", "train.run", "look"),
     ("eval",),
+    ("drive",),
+    ("views",),
+    ("steering",),
     ("service",),
     ("cli",),
 )

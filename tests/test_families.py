@@ -18,7 +18,7 @@ from vidvla.foundation.film import FilmModel
 from vidvla.nn.attention import capture_attention
 from vidvla.registry import families, family
 from vidvla.service import Service
-from vidvla.train.run import is_done
+from vidvla.train.run import SHARED, is_done
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import simulator_problem
@@ -37,7 +37,8 @@ def _ask(member: Family, frame: Frame, seed: int = 0, attention: bool = False): 
 
 def test_answers_have_the_promised_shapes(member: Family, frame: Frame) -> None:
     rollout = _ask(member, frame)
-    assert rollout.frames.dtype == np.uint8 and rollout.frames.shape[1:] == (128, 128, 3)
+    assert rollout.frames.dtype == np.uint8 and rollout.frames.ndim == 4
+    assert rollout.frames.shape[1:] in ((128, 128, 3), (64, 64, 3))  # a latent of the whole frame holds no more
     assert len(rollout.frames) == len(rollout.times)
     assert bool(len(rollout.frames)) == member.films
     assert list(rollout.times) == sorted(set(rollout.times))
@@ -115,7 +116,7 @@ def test_no_phase_of_an_empty_folder_counts_as_done(member: Family, tmp_path: Pa
 
 
 def test_published_nets_name_the_phase_behind_them(member: Family) -> None:
-    own = set(member.nets()) - {"codec"}
+    own = set(member.nets()) - {folder for folder, _ in SHARED.values()}
     assert set(member.published) == own
     assert set(member.published.values()) <= {phase.name for phase in type(member).phases()}
 

@@ -48,7 +48,7 @@ def test_robot_episodes_say_what_is_clean(robot_data: Path) -> None:
 
 def test_the_mix_holds_every_kind() -> None:
     kinds = [kind_of(seed) for seed in range(20)]
-    assert {*kinds, "student"} == set(KINDS) and kinds.count("recover") == 12
+    assert {*kinds, "student", "drive"} == set(KINDS) and kinds.count("recover") == 12
 
 
 def _idle(frame: Frame, task: str, seed: int) -> NDArray[np.float32]:

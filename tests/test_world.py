@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
 from vidvla.eval.rollouts import closed_loop
 from vidvla.worlds.experts import EXPERTS
-from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
+from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, MetaWorld, simulator_problem
 
 pytestmark = pytest.mark.skipif(simulator_problem() is not None, reason=str(simulator_problem()))
 
@@ -48,6 +50,20 @@ def test_branching_is_exact(world: MetaWorld) -> None:
         world.step(world.expert())
     assert np.abs(runs[0][0] - runs[1][0]).max() < 1e-12
     assert (runs[0][1] == runs[1][1]).all()
+
+
+def test_a_dropped_world_frees_its_drawing_where_it_was_made(world: MetaWorld) -> None:
+    world.reset("reach", 0)
+    picture = world.render()
+    dropped = MetaWorld(64)
+    dropped.reset("reach", 0)
+    assert dropped._scene is not None
+    renderer = dropped._scene.renderer
+    del dropped
+    gc.collect()
+    assert renderer._gl_context is not None  # this thread is not the one
+    assert (world.render() == picture).all()
+    assert renderer._gl_context is None and renderer._mjr_context is None
 
 
 @pytest.mark.parametrize("task", AVDC_TASKS)
@@ -128,3 +144,16 @@ def test_own_experts_keep_no_state(world: MetaWorld) -> None:
     world.expert()
     world.restore(middle)
     assert (world.expert() == wanted).all()
+
+
+def test_places_are_in_view_where_the_picture_shows_them(world: MetaWorld) -> None:
+    world.reset("button-press", 3)
+    assert world.sees(world.hand())
+    for outside in ([0.0, 0.6, 1.5], [2.0, 0.6, 0.2], [0.0, -5.0, 0.2], [-3.0, 3.0, 3.0]):
+        assert not world.sees(np.array(outside))
+
+
+def test_the_camera_is_the_one_that_is_written_down(world: MetaWorld) -> None:
+    for task in AVDC_TASKS:
+        world.reset(task, 1)
+        assert np.allclose(world.projection(), CAMERA, atol=1e-4)

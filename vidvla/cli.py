@@ -7,13 +7,16 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from PIL import Image
 
 from vidvla.types import DENOISING_STEPS
+
+if TYPE_CHECKING:
+    from vidvla.eval.metrics import Row
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A playground of trained world models.")
 
@@ -80,7 +83,7 @@ def record(
     world: Annotated[str, typer.Option(help="metaworld or physics.")] = "metaworld",
     tasks: Tasks = "avdc",
     seeds: Seeds = "0:600",
-    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, student, or mix.")] = "mix",
+    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, drive, student, or mix.")] = "mix",
     student: Annotated[str, typer.Option(help="The published family that acts first with --kind student.")] = "gr2",
     workers: Annotated[int, typer.Option(min=1)] = 2,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 128,
@@ -216,9 +219,21 @@ def predict(
         typer.echo(json.dumps(answers))
 
 
+def _drive_speed(device: str, out: Path | None) -> list[Row]:
+    """Measure the page, whose layer lies above that of the other measurements."""
+    from app.speed import drive_speed
+    from vidvla import checkpoint
+    from vidvla.eval.benchmark import write_benchmark
+    from vidvla.service import Service
+
+    rows = drive_speed(Service(None, device), "wma")
+    write_benchmark(out or checkpoint.ASSETS / "benchmarks" / "speed.json", rows, _command(), None, "metaworld")
+    return rows
+
+
 @app.command("eval")
 def evaluate(
-    what: Annotated[str, typer.Argument(help="closed-loop, film, inverse-dynamics, phrasings or speed.")],
+    what: Annotated[str, typer.Argument(help="closed-loop, film, speed, rollout ...; a wrong name lists them all.")],
     family: FamilyNames = "all",
     tasks: Tasks = "avdc",
     seeds: Annotated[
@@ -231,18 +246,21 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure on held-out seeds and write rows with n and 95 % intervals."""
+    """Measure on held-out seeds and write rows with n and 95 % intervals; ``drive`` is the page's speed."""
     from dataclasses import asdict
 
     from vidvla.eval.suite import MEASURES, measure
 
-    if what not in MEASURES:
-        raise ValueError(f"expected a measurement among {', '.join(MEASURES)}; got {what!r}")
-    rows = measure(
-        what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,
-        phrasings=None if phrasings is None else read_phrasings(phrasings),
-        out=out, execute=execute, steps=steps, device=device, command=_command(),
-    )  # fmt: skip
+    if what not in (*MEASURES, "drive"):
+        raise ValueError(f"expected a measurement among {', '.join(MEASURES)}, drive; got {what!r}")
+    if what == "drive":
+        rows = _drive_speed(device, out)
+    else:
+        rows = measure(
+            what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,
+            phrasings=None if phrasings is None else read_phrasings(phrasings),
+            out=out, execute=execute, steps=steps, device=device, command=_command(),
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows]))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -23,13 +24,22 @@ def read_upload(path: Path) -> Frame:
     Raises:
         ValueError: where the file is no picture, damaged, too large, or smaller than 16 pixels a side.
     """
-    size = path.stat().st_size
+    _check_size(path.stat().st_size)
+    return read_picture(path.read_bytes())
+
+
+def _check_size(size: int) -> None:
     if size > MAX_BYTES:
         raise ValueError(f"expected a picture of at most {MAX_BYTES // 1_000_000} MB, got {size / 1e6:.0f} MB")
+
+
+def read_picture(data: bytes) -> Frame:
+    """The picture in a file's bytes, as :func:`read_upload`."""
+    _check_size(len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got {width}x{height}")

@@ -6,113 +6,40 @@ import functools
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from vidvla import checkpoint, registry
+from vidvla.drive import Dreams, Drive, Truth
 from vidvla.eval.metrics import psnr, ssim
-from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, closed_loop
-from vidvla.families.base import Family, fit_square
+from vidvla.eval.pairs import Both, Highest, Replay, Run, in_turn, play_filmed
+from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, RANK_STEPS, Execution, Policy, filmed_loop
+from vidvla.families.base import EVOLVED_STEPS, Evolution, Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
+from vidvla.foundation.reader import READER, Reader
+from vidvla.samples import Sample, read_samples, write_sample
 from vidvla.text import phrase_book
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
+from vidvla.views import FamilyInfo, Quality, SceneView
 from vidvla.worlds.base import ActionSpec, Frame
-from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, Snapshot, simulator_problem
+from vidvla.worlds.dream import Dream, Mind
+from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
 HORIZON = 16
 """Control steps that a film covers, and the truth beside it."""
+TAU = (0.1, 1.5)
+"""Temperatures of a dream that a controller can be replayed in."""
 COMPARED = 4
 """Control steps between the moments at which all families' films are compared."""
-
-
-@dataclass(frozen=True)
-class FamilyInfo:
-    """What the page and the CLI say of a family.
-
-    Attributes:
-        problem: why it cannot be asked (missing or damaged weights), or None.
-        trained: the training records of its checkpoint, in their order.
-    """
-
-    name: str
-    title: str
-    summary: str
-    source: str
-    films: bool
-    acts: bool
-    attends: bool
-    problem: str | None
-    trained: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class SceneView:
-    """A simulated scene as it starts.
-
-    Attributes:
-        frame: (H, W, 3) uint8.
-        instruction: the task's plainest phrasing.
-        state: restores the scene exactly.
-    """
-
-    task: str
-    seed: int
-    frame: Frame
-    instruction: str
-    state: Snapshot
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A shipped frame with what the simulator's expert then did.
-
-    Attributes:
-        frame: (H, W, 3) uint8.
-        truth: the expert's film, one frame a control step, and its actions.
-    """
-
-    name: str
-    instruction: str
-    frame: Frame
-    truth: Rollout
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Progress of a closed loop after one more chunk.
-
-    Attributes:
-        frames: (T, H, W, 3) the whole film so far.
-        steps: control steps so far.
-        plans: times that the family looked.
-        success: True once the task is fulfilled.
-        done: True when the loop has ended.
-    """
-
-    frames: Frame
-    actions: NDArray[np.float32]
-    steps: int
-    plans: int
-    success: bool
-    done: bool
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Prediction against truth at the predicted frames' times; one entry a frame, dB and SSIM."""
-
-    times: tuple[int, ...]
-    psnr: tuple[float, ...]
-    psnr_copy: tuple[float, ...]
-    ssim: tuple[float, ...]
-    ssim_copy: tuple[float, ...]
+UNKNOWN_UPLOAD = "Nobody knows what happens in an uploaded picture: the dream has no truth beside it."
+UNKNOWN_SAMPLE = "A stored picture cannot be simulated: the dream has no truth beside it."
 
 
 class Service:
@@ -136,7 +63,8 @@ class Service:
         self._loaded: dict[str, Family] = dict(loaded or {})
         self._woken: set[str] = set()
         self._loading = threading.Lock()
-        self._thinking = threading.Lock()  # torch's threads are shared: two answers at once are slower than in turn
+        # torch's threads are shared: two answers at once are slower than in turn. A dream is held while it is acted in
+        self._thinking = threading.RLock()
         self._world_lock = threading.RLock()
 
     # families
@@ -183,6 +111,9 @@ class Service:
                     kind.attends,
                     problem,
                     trained,
+                    general=kind.general,
+                    told=kind.told,
+                    evolved=kind.evolved,
                 )
             )
         return infos
@@ -290,28 +221,104 @@ class Service:
         if not family.acts:
             raise ValueError(f"expected a family that acts, got {name}")
 
-        def policy(frame: Frame, plan: int) -> NDArray[np.float32]:
+        policy = self._policy(family, request)
+
+        yield from filmed_loop(
+            self._world, policy, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
+        )
+
+    def _policy(self, family: Family, request: Request) -> Policy:
+        """What ``family`` does at every look: asked as in ``request``, with what is seen then and another seed."""
+
+        def act(frame: Frame, plan: int) -> NDArray[np.float32]:
             with self._thinking, torch.inference_mode():
                 return family.act(replace(request, frame=frame, seed=(request.seed + plan) % 2**31))
 
-        films, actions = [scene.frame[None]], []
-        chunks = closed_loop(self._world, policy, scene.state, steps=limit, execute=execute, film=True)
-        while True:
-            with self._world_lock:
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            films.append(chunk.frames[1:])
-            actions.append(chunk.actions)
-            done = chunk.success or chunk.steps >= limit
-            yield Execution(
-                np.concatenate(films),
-                np.concatenate(actions),
-                chunk.steps,
-                chunk.plan + 1,
-                chunk.success,
-                done,
-            )
+        return act
+
+    # dreams
+
+    @functools.cached_property
+    def _reader(self) -> Reader:
+        if (problem := self.judge_problem) is not None:
+            raise ValueError(problem)
+        return Reader.load(self.checkpoints)
+
+    @property
+    def judge_problem(self) -> str | None:
+        """None where fulfilled tasks can be told from dreamed pictures, otherwise what is missing."""
+        if "_reader" in self.__dict__ or (self.checkpoints / READER / checkpoint.WEIGHTS).is_file():
+            return None
+        return f"expected the net that reads hands and tells fulfilled tasks from pictures ({READER}); no weights yet"
+
+    def hands(self, frames: Frame) -> NDArray[np.float32]:
+        """Where the hand is in frames (N, H, W, 3), (N, 3) metres; ValueError where its reader is missing."""
+        with self._thinking, torch.inference_mode():
+            return self._reader.hands(frames)
+
+    def policy(self, name: str, request: Request) -> Policy:
+        """What a family does at every look, asked as in ``request``; ValueError where it acts on no instructions."""
+        actor = self.family(name)
+        if not actor.acts or actor.tasks:
+            raise ValueError(f"expected a policy that acts on instructions, got {name}")
+        return self._policy(self._awake(name), request)
+
+    def evaluate(self, policy: str, mind: str, task: str, seed: int, *, limit: int = RANK_STEPS) -> Iterator[Both]:
+        """Run one policy from one first frame in a dream and in the simulator, a chunk of each in turn.
+
+        Both loops ask the task's plainest phrase, with ``seed`` for the scene and for the policy's chance: as in
+        :func:`~vidvla.eval.ranking.measure_ranking`.
+
+        Args:
+            limit: control steps at most.
+
+        Raises:
+            ValueError: one sentence, where a family, the judge, the task or the simulator cannot serve.
+        """
+        actor, dreamer, reader = self.family(policy), self.family(mind), self._reader
+        if not actor.acts or actor.tasks:
+            raise ValueError(f"expected a policy that acts on instructions, got {policy}")
+        if not isinstance(dreamer, Mind) or dreamer.tasks:
+            raise ValueError(f"expected a world model that dreams every task, got {mind}")
+        if task not in reader.config.tasks:
+            raise ValueError(f"expected a task among {', '.join(reader.config.tasks)}; got {task[:60]!r}")
+        scene = self.scene(task, seed)
+        ask = self._policy(actor, Request(scene.frame, scene.instruction, seed, DENOISING_STEPS))
+        judge = Highest(reader.judge)
+        dream = Dream(dreamer, self._world, judge)
+        with self._thinking:
+            dream.begin(scene.frame, task, seed)
+        dreamed = filmed_loop(dream, ask, dream.snapshot(), scene.frame, self._thinking, steps=limit)
+        real = filmed_loop(self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit)
+        yield from in_turn(dreamed, real, judge)
+
+    def evolution(self, name: str) -> Evolution:
+        """How the controller of a family came to be."""
+        return self.family(name).evolution()
+
+    def evolved(self, name: str, generation: int, seed: int, tau: float) -> Replay:
+        """Run a generation's controller from the scene of ``seed`` in its own dream and in the simulator.
+
+        Args:
+            generation: one of those that :meth:`evolution` says are kept.
+            tau: temperature of the dream.
+
+        Raises:
+            ValueError: one sentence, where the family has no controller, the generation is not kept, ``tau`` is not
+                within :data:`TAU`, or the simulator is missing.
+        """
+        family = self.family(name)
+        kept = family.evolution().kept
+        if generation not in kept:
+            raise ValueError(f"expected a kept generation, {', '.join(map(str, kept))}; got {generation}")
+        if not TAU[0] <= tau <= TAU[1]:
+            raise ValueError(f"expected a temperature from {TAU[0]} to {TAU[1]}, got {tau}")
+        place, scene = kept.index(generation), self.scene(family.tasks[0], seed)
+        with self._thinking:
+            film, dreamed = family.replay(scene.frame, place, tau, seed)
+        with self._world_lock:
+            real = play_filmed(self._world, scene.task, seed, family.agent(kept=place), EVOLVED_STEPS)
+        return Replay(Run.of(film, dreamed), real)
 
     def quality(self, rollout: Rollout, truth: Rollout, first: Frame) -> Quality:
         """How a predicted film compares, at its size, with the true one, copying the first frame beside it."""
@@ -327,12 +334,58 @@ class Service:
             tuple(ssim(first, g) for _, g, _ in shared),
         )
 
+    # driving
+
+    def comparable(self) -> list[FamilyInfo]:
+        """Families that answer an instruction, those without weights included."""
+        return [info for info in self.families() if not info.told]
+
+    def drivable(self) -> list[FamilyInfo]:
+        """Families whose dreams can be driven, those without weights included."""
+        return [info for info in self.families() if info.told]
+
+    @functools.cached_property
+    def _truths(self) -> ThreadPoolExecutor:
+        """Where the simulator steps while a dream is dreamed; one thread, as there is one simulator."""
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth")
+
+    def drive(
+        self, name: str, frame: Frame, scene: SceneView | None = None, *, seed: int = 0, known: bool = False
+    ) -> Drive:
+        """Let a person drive a family's dream that begins with ``frame``, the simulator beside it in a scene.
+
+        Args:
+            scene: the scene that ``frame`` shows, where it can be simulated.
+            seed: fixes chance.
+            known: the frame comes from the simulator, though it cannot be simulated here.
+
+        Raises:
+            ValueError: where the family is unknown, has no weights, or is not told actions.
+        """
+        family = self.family(name)
+        if not family.told:
+            raise ValueError(f"expected a family that is told actions, got {name}")
+        notes: tuple[str, ...] = ()
+        if scene is None:
+            notes = (UNKNOWN_SAMPLE,) if known else (UNKNOWN_UPLOAD,)
+        elif scene.task not in self.trained_tasks():
+            notes = (f"No model trained on {scene.task}: see how far its dream carries over.",)
+        if self._familiarity is not None:
+            with self._thinking, torch.inference_mode():
+                far = self._familiarity.note(frame)
+            notes = notes if far is None else (*notes, far)
+        truth = None if scene is None else Truth(self._world, self._world_lock, self._truths)
+        return Drive(
+            Dreams(cast(Mind, family), self._thinking), self.action_spec, frame, truth=truth,
+            snapshot=None if scene is None else scene.state, seed=seed, notes=notes,
+        )  # fmt: skip
+
     # samples
 
     @functools.cached_property
     def samples(self) -> dict[str, Sample]:
         """Shipped frames with their true futures, for machines without a simulator."""
-        return {s.name: s for s in map(_read_sample, sorted(_samples_folder().glob("*.json")))}
+        return read_samples()
 
     def make_samples(self, seeds: range) -> list[str]:
         """Write one sample a trained task into the assets; needs the simulator."""
@@ -340,30 +393,6 @@ class Service:
         for task, seed in zip(self.trained_tasks(), seeds, strict=False):
             scene = self.scene(task, seed)
             truth = self.truth(scene)
-            strip = np.concatenate([scene.frame, *truth.frames], axis=1)
-            folder = _samples_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(strip).save(folder / f"{task}.png", optimize=True)
-            assert truth.actions is not None
-            meta = {
-                "instruction": scene.instruction,
-                "seed": seed,
-                "actions": truth.actions.round(4).tolist(),
-            }
-            (folder / f"{task}.json").write_text(json.dumps(meta) + "\n")
+            write_sample(Sample(task, scene.instruction, scene.frame, truth), seed)
             names.append(task)
         return names
-
-
-def _samples_folder() -> Path:
-    return checkpoint.ASSETS / "samples"
-
-
-def _read_sample(path: Path) -> Sample:
-    meta = json.loads(path.read_text())
-    strip = np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))
-    side = strip.shape[0]
-    frames = np.stack(np.split(strip, strip.shape[1] // side, axis=1))
-    actions = np.asarray(meta["actions"], np.float32)
-    truth = Rollout(frames[1:], tuple(range(1, len(frames))), actions)
-    return Sample(path.stem, meta["instruction"], frames[0], truth)

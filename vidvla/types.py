@@ -24,6 +24,8 @@ class Request:
         seed: of every random draw of the answer.
         steps: denoising steps a film; 1 gives the mean future, more give a sample.
         guidance: weight of the instruction (classifier-free guidance); 1 is plain conditioning.
+        actions: (N, A) in the world's units, what the robot will do, for families that are told; it holds still
+            where None.
     """
 
     frame: Frame
@@ -31,6 +33,7 @@ class Request:
     seed: int = 0
     steps: int = DENOISING_STEPS
     guidance: float = 1.0
+    actions: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

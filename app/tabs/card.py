@@ -15,8 +15,9 @@ from gradio.utils import get_upload_folder
 from app import show, words
 from app.session import Answer, execute, failure
 from vidvla.look import finest_layers, future_frames, look_from, mass_by_layer, word_map
-from vidvla.service import COMPARED, FamilyInfo, Service
+from vidvla.service import COMPARED, Service
 from vidvla.types import Attention
+from vidvla.views import FamilyInfo
 from vidvla.worlds.base import Frame
 
 Updates = dict[Any, Any]

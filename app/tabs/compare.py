@@ -146,7 +146,7 @@ class Compare:
 
 def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
     """Lay out the tab inside the current blocks and wire it; ``episode_steps`` limits Execute."""
-    infos = service.families()
+    infos = service.comparable()
     with gr.Row(elem_id="vv-workspace"):
         panel = build_panel(service)
         with gr.Column(elem_id="vv-stage"):

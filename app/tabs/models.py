@@ -14,7 +14,8 @@ import gradio as gr
 
 from app import show, words
 from vidvla.checkpoint import ASSETS
-from vidvla.service import HORIZON, FamilyInfo, Service
+from vidvla.service import HORIZON, Service
+from vidvla.views import FamilyInfo
 
 BENCHMARKS = ASSETS / "benchmarks"
 PUBLISHED = "published.json"
@@ -26,6 +27,17 @@ LIMITS = (
 )
 FACTS = {"seconds_per_film": "An answer takes", "core_hours_trained": "CPU core-hours trained"}
 """Metrics that are facts of a family rather than results on scenes, as its card says them."""
+NAMED = {
+    "psnr_mean": "PSNR over 192 dreamed steps", "ssim_mean": "SSIM over 192 dreamed steps",
+    "lpips_mean": "LPIPS over 192 dreamed steps", "hand_cm": "Hand after 16 random actions, off by",
+    "psnr": "PSNR after 16 random actions", "pearson": "Policies ranked in the dream, Pearson r",
+    "spearman": "Policies ranked in the dream, rank correlation",
+    "success_dream": "Success of planning to a goal picture", "steps_per_second": "Driven steps a second",
+    "real_score": "Score of the evolved controller", "real_success": "Success of the evolved controller",
+}  # fmt: skip
+"""Metrics of dreams whose names say too little."""
+DETAIL = re.compile(r": |_copy_|_s\d+$|_mean$|_tau_|_cells$|^(probe|still|dream|real|hand|psnr|success)_")
+"""Metrics that the README has, too many for a card."""
 NOTHING_MEASURED = "Nothing is measured of this family yet."
 
 log = logging.getLogger(__name__)
@@ -86,10 +98,13 @@ def summary_rows(rows: list[Row], family: str) -> Iterator[tuple[str, str, str]]
     for name, row in own.items():
         if name in FACTS or name == "parameters":
             continue
+        if name in NAMED:
+            yield NAMED[name], value_text(row), interval_text(row)
+            continue
         frame = re.fullmatch(r"(psnr|ssim)(_copy)?_t(\d+)|time_t\d+", name)
-        if frame is None:
+        if frame is None and not DETAIL.search(name):
             yield name.replace("_", " ").capitalize(), value_text(row), interval_text(row)
-        elif frame[1] and not frame[2] and int(frame[3]) == last:
+        elif frame and frame[1] and not frame[2] and int(frame[3]) == last:
             copied = own.get(f"{frame[1]}_copy_t{last}")
             beside = "" if copied is None else f"; copying the first frame {value_text(copied)}"
             yield f"{frame[1].upper()} of the last frame", value_text(row), interval_text(row) + beside

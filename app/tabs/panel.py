@@ -151,7 +151,7 @@ def _build_source(service: Service) -> Updates:
 def build_panel(service: Service) -> Panel:
     """Lay the panel out; ``wire_panel`` brings it to life."""
     task = service.trained_tasks()[0]
-    infos = service.families()
+    infos = service.comparable()
     usable = [(info.title, info.name) for info in infos if info.problem is None]
     with gr.Column(elem_id="vv-panel"):
         parts = _build_source(service)

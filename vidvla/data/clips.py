@@ -36,12 +36,15 @@ def draw(generator: torch.Generator, high: int) -> int:
 
 @dataclass(frozen=True)
 class StoredEpisode:
-    """One episode: ``frames`` (T + 1, H, W, 3) uint8 on disk, ``actions`` and ``expert_actions`` (T, A)."""
+    """One episode: ``frames`` (T + 1, H, W, 3) uint8 on disk, the rest as in :class:`~vidvla.data.episode.Episode`."""
 
     entry: EpisodeEntry
     frames: Frame
     actions: NDArray[np.float32]
     expert_actions: NDArray[np.float32]
+    hands: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    fulfilled: NDArray[np.uint8]
     shard: str
     """File that holds the episode."""
 
@@ -62,10 +65,18 @@ class EpisodeStore:
             frames = map_tensor(path, "frames", np.uint8)
             actions = np.array(map_tensor(path, "actions", np.float32))
             labels = np.array(map_tensor(path, "expert_actions", np.float32))
+            hands = np.array(map_tensor(path, "hands", np.float32))
+            rewards = np.array(map_tensor(path, "rewards", np.float32))
+            fulfilled = np.array(map_tensor(path, "fulfilled", np.uint8))
             for entry in shard.episodes:
                 rows = slice(entry.step, entry.step + entry.steps)
-                seen = frames[entry.frame : entry.frame + entry.steps + 1]
-                self.episodes.append(StoredEpisode(entry, seen, actions[rows], labels[rows], shard.file))
+                moments = slice(entry.frame, entry.frame + entry.steps + 1)
+                self.episodes.append(
+                    StoredEpisode(
+                        entry, frames[moments], actions[rows], labels[rows], hands[moments], rewards[rows],
+                        fulfilled[rows], shard.file,
+                    )
+                )  # fmt: skip
             self.frame_count += len(frames)
         if not self.episodes:
             raise ValueError(f"expected at least one episode in {folder}, got none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from vidvla.worlds.base import Frame, World
 from vidvla.worlds.physics import physics_clip
 
-KINDS = ("expert", "recover", "noisy", "play", "student")
+KINDS = ("expert", "recover", "noisy", "play", "student", "drive")
 """expert: clean from the start. recover: knocked off its path for some steps, then clean. noisy: every action
 perturbed. play: no task, smooth random motion. student: a trained policy acts for some steps, then the expert takes
-over, so that demonstrations start where a policy really gets to (DAgger, Ross et al. 2011, arXiv 1011.0686)."""
+over, so that demonstrations start where a policy really gets to (DAgger, Ross et al. 2011, arXiv 1011.0686). drive: as
+a person at the keys: one axis held for a while, rests, pushes, the gripper toggled, and the expert in between, so that
+things are touched too."""
 CLEAN_KINDS = ("expert", "recover", "student")
 """Kinds whose futures, from some step on, follow from what is seen: films and policies learn from these."""
 
@@ -27,6 +30,7 @@ MAX_STEPS = 56
 TAIL_STEPS = 5
 """Control steps recorded after the first success, so that a film also learns what 'done' looks like."""
 PLAY_STEPS = 24
+DRIVE_STEPS = 64
 STUDENT_STEPS = (2, 28)
 """A student acts for at least the first and fewer than the second number of control steps: after that, what it knocked
 over is mostly beyond what the scripted experts can pick up."""
@@ -42,6 +46,9 @@ class Episode:
         expert_actions: (T, A) what the expert would have done at frame t.
         clean_from: from this step on every executed action is the expert's own; T where none is.
         success: the first step that fulfilled the task, or -1.
+        hands: (T + 1, 3) where the hand is in each frame, metres; zeros in clips without a robot.
+        rewards: (T,) the world's own dense reward after each action.
+        fulfilled: (T,) 1 where the step fulfilled the task, 0 elsewhere.
         caption: what happens, for clips without a task.
     """
 
@@ -53,7 +60,17 @@ class Episode:
     expert_actions: NDArray[np.float32]
     clean_from: int
     success: int
+    hands: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    fulfilled: NDArray[np.uint8]
     caption: str = ""
+
+
+class RobotWorld(World, Protocol):
+    """A world that says where its hand is."""
+
+    def hand(self) -> NDArray[np.float64]:
+        """(3,), metres."""
 
 
 def kind_of(seed: int) -> str:
@@ -83,6 +100,7 @@ class _Disturbance:
         if kind == "student":
             self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS))
         self.planned: list[NDArray[np.float32]] = []
+        self.left, self.by_expert = 0, False
         self.push = _random_push(world, rng)
         self.noise_scale = rng.uniform(0.1, 0.6)
 
@@ -102,17 +120,41 @@ class _Disturbance:
                 self.push = _random_push(self.world, self.rng)
             jitter = self.rng.normal(scale=0.15, size=len(low)) * high
             return np.clip(self.push + jitter, low, high).astype(np.float32)
+        if self.kind == "drive":
+            if self.left == 0:
+                self._next_key()
+            self.left -= 1
+            return clean if self.by_expert else self.push
         return clean
+
+    def _next_key(self) -> None:
+        """What a person does for the next steps of a drive."""
+        high, rng = np.asarray(self.world.action_spec.high), self.rng
+        gripper = -self.push[-1] if rng.random() < 0.2 else self.push[-1]
+        what = rng.choice(["key", "rest", "push", "expert"], p=[0.4, 0.1, 0.25, 0.25])
+        self.by_expert = what == "expert"
+        self.left = int(rng.integers(1, 5) if what == "rest" else rng.integers(2, 13))
+        if what == "push":
+            self.push = _random_push(self.world, rng)
+        else:
+            self.push = np.zeros(len(high), np.float32)
+            if what == "key":
+                axis = rng.integers(len(high) - 1)
+                self.push[axis] = rng.choice([-1.0, 1.0]) * rng.uniform(0.3, 1.0) * high[axis]
+        self.push[-1] = gripper
 
     def clean_from(self, steps: int) -> int:
         return {"expert": 0, "recover": min(self.stop, steps), "student": min(self.stop, steps)}.get(self.kind, steps)
 
 
-def record_episode(world: World, task: str, kind: str, seed: int, student: Student | None = None) -> Episode:
+def record_episode(
+    world: RobotWorld, task: str, kind: str, seed: int, student: Student | None = None, steps: int | None = None
+) -> Episode:
     """Run ``kind`` on ``task`` from layout ``seed``; equal arguments give the equal episode.
 
     Args:
         student: acts first in episodes of kind ``student``.
+        steps: control steps at most, where not as many as recordings of the kind have.
     """
     if kind not in KINDS:
         raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
@@ -127,22 +169,27 @@ def record_episode(world: World, task: str, kind: str, seed: int, student: Stude
     world.reset(task, seed)
     disturb = _Disturbance(kind, world, rng, plan)
     frames, actions, labels, success = [world.render()], [], [], -1
-    limit = {"play": PLAY_STEPS, "student": disturb.stop + MAX_STEPS}.get(kind, MAX_STEPS)
-    for step in range(limit):
+    hands, rewards, fulfilled = [world.hand()], [], []
+    limit = {"play": PLAY_STEPS, "drive": DRIVE_STEPS, "student": disturb.stop + MAX_STEPS}.get(kind, MAX_STEPS)
+    for step in range(steps or limit):
         clean = world.expert()
         action = disturb(step, clean, frames[-1])
         result = world.step(action)
         frames.append(world.render())
         actions.append(action)
         labels.append(clean)
+        hands.append(world.hand())
+        rewards.append(result.reward)
+        fulfilled.append(result.success)
         if result.success and success < 0:
             success = step
         settled = kind == "student" or step >= disturb.stop
-        if kind != "play" and 0 <= success <= step - TAIL_STEPS and settled:
+        if kind not in ("play", "drive") and 0 <= success <= step - TAIL_STEPS and settled:
             break
     return Episode(
         task, kind, seed, np.stack(frames), np.stack(actions), np.stack(labels),
         disturb.clean_from(len(actions)), success,
+        np.stack(hands).astype(np.float32), np.array(rewards, np.float32), np.array(fulfilled, np.uint8),
     )  # fmt: skip
 
 
@@ -150,4 +197,5 @@ def physics_episode(kind: str, seed: int, size: int, steps: int = 20) -> Episode
     """A clip without a robot: its "task" is the kind of physics, its actions are a column of zeros."""
     clip = physics_clip(kind, seed, frames=steps + 1, size=size)
     none = np.zeros((steps, 1), np.float32)
-    return Episode(kind, "clip", seed, clip.frames, none, none, 0, -1, clip.caption)
+    hands, idle = np.zeros((steps + 1, 3), np.float32), np.zeros(steps, np.uint8)
+    return Episode(kind, "clip", seed, clip.frames, none, none, 0, -1, hands, none[:, 0], idle, clip.caption)

@@ -83,6 +83,7 @@ def _write_shard(
     frames: list[Frame] = []
     actions: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
+    told: dict[str, list[NDArray[Any]]] = {"hands": [], "rewards": [], "fulfilled": []}
     entries: list[EpisodeEntry] = []
     frame = step = 0
     for episode in _episodes(world, task, seeds, kind, size, make_student):
@@ -103,6 +104,8 @@ def _write_shard(
         frames.append(episode.frames)
         actions.append(episode.actions)
         labels.append(episode.expert_actions)
+        for name, rows in told.items():
+            rows.append(getattr(episode, name))
         frame, step = frame + steps + 1, step + steps
     path = Path(out) / shard_name(task, seeds, kind)
     partial = path.with_suffix(".partial")
@@ -110,6 +113,7 @@ def _write_shard(
         "frames": np.concatenate(frames),
         "actions": np.concatenate(actions),
         "expert_actions": np.concatenate(labels),
+        **{name: np.concatenate(rows) for name, rows in told.items()},
     }
     save_file(tensors, partial)
     partial.replace(path)  # a shard is there whole or not at all

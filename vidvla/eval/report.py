@@ -14,10 +14,19 @@ from typing import Any
 
 from vidvla import checkpoint, registry
 from vidvla.eval.benchmark import read_benchmark
+from vidvla.eval.controllers import TAUS
+from vidvla.families.base import CONTROLLERS, EVOLVED
 from vidvla.worlds.metaworld import AVDC_TASKS
 
 BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "*not measured yet*"
+CONTROLLER_TITLES = dict(
+    zip(
+        CONTROLLERS,
+        ("evolved in the dream", "random", "best constant action", "planning in latents (CEM)"),
+        strict=True,
+    )
+)
 
 Rows = list[dict[str, Any]]
 
@@ -109,6 +118,86 @@ def _simple(file: str, metrics: list[tuple[str, str, float, int]]) -> Callable[[
     return table
 
 
+ROLLOUT_AT = {"s1": "step 1", "s16": "step 16", "s64": "step 64", "s192": "step 192", "mean": "mean of 192"}
+
+
+def _rollout(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "rollout.json")["rows"], []
+    for name in _families(rows):
+        for at, label in ROLLOUT_AT.items():
+            line = [_title(name), label]
+            for metric, digits in (("psnr", 1), ("ssim", 3), ("lpips", 3)):
+                line.append(_cell(_find(rows, name, "all", f"{metric}_{at}"), digits=digits))
+                for copy in ("copy_first", "copy_last"):
+                    row = _find(rows, name, "all", f"{metric}_{copy}_{at}")
+                    line.append(_cell(row, digits=digits, interval=False))
+            hand, place, film = (_find(rows, name, "all", f"{m}_{at}") for m in ("hand_cm", "place_cm", "psnr"))
+            body.append([*line, _cell(hand), _cell(place), str(film["n"] if film else 0)])
+    copies = ["first frame", "last true frame"]
+    head = ["family", "at", "PSNR, dB", *copies, "SSIM", *copies, "LPIPS", *copies, "hand seen off by, cm",
+            "hand kept off by, cm", "rollouts"]  # fmt: skip
+    return _table(head, body)
+
+
+GIVEN = (("concat", "in the token stream"), ("cross", "by cross-attention"))
+
+
+def _conditioning(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "conditioning.json")["rows"], []
+    for name in _families(rows):
+        for given, label in GIVEN:
+            found = [_find(rows, name, "all", f"{m}_{given}") for m in ("hand_cm", "place_cm", "psnr")]
+            cells = [_cell(row, digits=digits) for row, digits in zip(found, (2, 2, 1), strict=True)]
+            body.append([label, *cells, str(max(r["n"] if r else 0 for r in found))])
+    return _table(["actions enter", "hand seen off by, cm", "hand kept off by, cm", "PSNR, dB", "trials"], body)
+
+
+def _planning(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "planning.json")["rows"], []
+    planners = {"dream": "planning in the dream", "simulator": "planning in the simulator", "bc": "behaviour cloning"}
+    for name in _families(rows):
+        measured = [r["task"] for r in rows if r["metric"] == "success_dream" and r["family"] == name]
+        for task in measured:
+            found = [_find(rows, name, task, f"success_{planner}") for planner in planners]
+            label = f"**{task}**" if task == "all" else task
+            body.append([label, *(_cell(r, 100, 0) for r in found), str(max(r["n"] if r else 0 for r in found))])
+    return _table(["success, %", *planners.values(), "trials"], body)
+
+
+def _ranking(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "policy_ranking.json")["rows"], []
+    for name in _families(rows):
+        for row in rows:
+            kind, _, contender = row["metric"].partition(": ")
+            if kind == "real" and row["task"] == "all" and row["family"] == name:
+                dreamed = _find(rows, name, "all", f"dream: {contender}")
+                body.append([contender, _cell(row, 100, 0), _cell(dreamed, 100, 0), str(row["n"])])
+        for metric, label in (
+            ("pearson", "**Pearson r**, policies"), ("spearman", "**rank correlation**, policies"),
+            ("pearson_cells", "**Pearson r**, policies x tasks"),
+        ):  # fmt: skip
+            found = _find(rows, name, "all", metric)
+            body.append([label, "", _cell(found, digits=2), str(found["n"] if found else 0)])
+    return _table(["policy", "success in the simulator, %", "success in the dream, %", "trials"], body)
+
+
+def _dream(folder: Path) -> str:
+    rows = read_benchmark(folder / "dream.json")["rows"]
+    body = []
+    for name in _families(rows):
+        for controller in CONTROLLERS:
+            suffix = "" if controller == EVOLVED else f"_{controller}"
+            found = [_find(rows, name, "all", f"{metric}{suffix}") for metric in ("real_score", "real_success")]
+            dreamed = [_find(rows, name, "all", f"dream_score_tau_{tau:g}") for tau in TAUS]
+            body.append(
+                [_title(name), CONTROLLER_TITLES[controller],
+                 *(_cell(row if controller == EVOLVED else None, digits=2) for row in dreamed),
+                 _cell(found[0], digits=2), _cell(found[1], 100, 0), str(max((r["n"] for r in found if r), default=0))]
+            )  # fmt: skip
+    head = ["family", "controller", *(f"dream, tau {tau:g}" for tau in TAUS), "simulator", "success, %", "trials"]
+    return _table(head, body)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "closed-loop": _closed_loop,
     "film": _film,
@@ -129,10 +218,29 @@ TABLES: dict[str, Callable[[Path], str]] = {
             ("told_apart", "rivals told apart, %", 100, 0),
         ],
     ),
+    "rollout": _rollout,
+    "following": _simple(
+        "following.json",
+        [
+            ("hand_cm", "hand seen off by, cm", 1, 2),
+            ("probe_cm", "the probe's own error, cm", 1, 2),
+            ("hand_cm_in_view", "hand seen, ends in view", 1, 2),
+            ("probe_cm_in_view", "the probe's own, ends in view", 1, 2),
+            ("place_cm", "hand kept off by, cm", 1, 2),
+            ("still_cm", "if nothing moved, cm", 1, 1),
+            ("psnr", "PSNR, dB", 1, 1),
+        ],
+    ),
+    "conditioning": _conditioning,
+    "planning": _planning,
+    "policy-ranking": _ranking,
+    "dream": _dream,
     "speed": _simple(
         "speed.json",
         [
             ("seconds_per_film", "seconds a film with its actions", 1, 2),
+            ("steps_per_second", "driven steps a second", 1, 1),
+            ("drive_steps_per_second", "in the page, simulator beside", 1, 1),
             ("parameters", "parameters, millions", 1e-6, 1),
             ("core_hours_trained", "core-hours trained", 1, 1),
         ],
@@ -172,8 +280,8 @@ Held-out layouts (seeds from 500,000), 95 % intervals; see the project's README 
 
 ## Limits
 
-One simulated robot, one camera, 11 tasks, films of one second. A photograph is far from the training frames. Actions
-are read from pictures alone. Not for real robots.
+One simulated robot, one camera, at most 11 tasks. A photograph is far from the training frames. Pictures alone say
+what is so: what the camera cannot see is not known. Not for real robots.
 """
 
 

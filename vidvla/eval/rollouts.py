@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,20 @@ EPISODE_STEPS = 100
 """Control steps of an episode: Meta-World's 500 physics steps."""
 EXECUTE = 8
 """Actions executed before the policy looks again."""
+TAIL = 1
+"""Control steps that the expert goes on for after its success, before the picture of what it leaves behind."""
+RANK_STEPS = 48
+"""Control steps of an episode that is both dreamed and simulated."""
+
+
+def expert_end(world: World) -> Frame | None:
+    """What the scripted expert leaves behind when it goes on from where ``world`` stands; None where it fails."""
+    for _ in range(EPISODE_STEPS):
+        if world.step(world.expert()).success:
+            for _ in range(TAIL):
+                world.step(world.expert())
+            return world.render()
+    return None
 
 
 @dataclass(frozen=True)
@@ -78,3 +93,47 @@ def closed_loop(
         if success:
             return
         plan += 1
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Progress of a closed loop after one more chunk.
+
+    Attributes:
+        frames: (T, H, W, 3) the whole film so far.
+        steps: control steps so far.
+        plans: times that the family looked.
+        success: True once the task is fulfilled.
+        done: True when the loop has ended.
+    """
+
+    frames: Frame
+    actions: NDArray[np.float32]
+    steps: int
+    plans: int
+    success: bool
+    done: bool
+
+
+def filmed_loop(
+    world: World, policy: Policy, start: Any, first: Frame, guard: AbstractContextManager[Any], *,
+    steps: int = EPISODE_STEPS, execute: int = EXECUTE,
+) -> Iterator[Execution]:  # fmt: skip
+    """:func:`closed_loop` with the film so far after every chunk.
+
+    Args:
+        first: what ``start`` looks like.
+        guard: held during a chunk, free between two: others may use the world then. It is entered many times.
+    """
+    films, actions = [first[None]], []
+    chunks = closed_loop(world, policy, start, steps=steps, execute=execute, film=True)
+    while True:
+        with guard:
+            chunk = next(chunks, None)
+        if chunk is None:
+            return
+        films.append(chunk.frames[1:])
+        actions.append(chunk.actions)
+        done = chunk.success or chunk.steps >= steps
+        film, executed = np.concatenate(films), np.concatenate(actions)
+        yield Execution(film, executed, chunk.steps, chunk.plan + 1, chunk.success, done)

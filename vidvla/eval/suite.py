@@ -24,9 +24,14 @@ from vidvla.eval.benchmark import (
     tasks_and_all,
     write_benchmark,
 )
+from vidvla.eval.controllers import measure_controllers
+from vidvla.eval.dreams import measure_conditioning, measure_following, measure_rollout
 from vidvla.eval.metrics import Estimate, Row, mean, proportion
+from vidvla.eval.planning import measure_planning
+from vidvla.eval.ranking import measure_ranking
 from vidvla.eval.rollouts import EXECUTE
 from vidvla.families.base import Family
+from vidvla.families.wma import WorldModel
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame
@@ -45,7 +50,8 @@ class Job:
 
 
 def _closed_loop(family: Family, job: Job) -> list[Row]:
-    return _acting(family, job) if family.acts else []
+    # a family that knows a few tasks alone has figures of its own: means over all tasks would not compare
+    return _acting(family, job) if family.acts and not family.tasks else []
 
 
 def _acting(family: Family, job: Job) -> list[Row]:
@@ -53,7 +59,12 @@ def _acting(family: Family, job: Job) -> list[Row]:
 
 
 def _film(family: Family, job: Job) -> list[Row]:
-    return measure_film(family, job.tasks, job.seeds, job.phrasings, job.steps) if family.films else []
+    known = family.films and not family.told  # told ones film what they are told: see the rollouts
+    return measure_film(family, job.tasks, job.seeds, job.phrasings, job.steps) if known else []
+
+
+def _dream(family: Family, job: Job) -> list[Row]:
+    return measure_controllers(family, family.tasks, job.seeds) if family.evolved else []
 
 
 def measure_inverse(family: Family, job: Job) -> list[Row]:
@@ -93,7 +104,7 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
     ``nearest``: the same with every rival, chance included.
     ``told_apart``: share of rivals that are told apart, that is, how much the instruction matters.
     """
-    if not family.acts:
+    if not family.acts or family.tasks:
         return []
     world, book, rivals = MetaWorld(), phrase_book(), sorted({*AVDC_TASKS, *job.tasks})
     values: dict[str, dict[str, list[float]]] = {
@@ -148,9 +159,22 @@ def measure_speed(family: Family, job: Job) -> list[Row]:
     hours = core_hours(family)
     rows = [
         Row.of(family.name, "all", "seconds_per_film", "s", mean(seconds)),
+        *(_step_speed(family, frame) if isinstance(family, WorldModel) else []),
         Row.of(family.name, "all", "parameters", "count", _exact(family.parameters())),
     ]
     return rows if hours is None else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
+
+
+def _step_speed(family: WorldModel, frame: Frame) -> list[Row]:
+    """Control steps a second that one dream is driven at, from an action to a uint8 picture."""
+    state, rates = family.begin(frame), []
+    for step in range(100):
+        start = time.perf_counter()
+        state = family.imagine(state, np.zeros((1, len(family.scale.low)), np.float32), step)
+        family.look(state)
+        if step >= 10:
+            rates.append(1 / (time.perf_counter() - start))
+    return [Row.of(family.name, "all", "steps_per_second", "1/s", mean(rates))]
 
 
 def _exact(value: float) -> Estimate:
@@ -169,17 +193,41 @@ class Measure:
 
     file: str
     run: Callable[[Family, Job], list[Row]]
-    phrasings: Callable[[], Phrasings]
+    phrasings: Callable[[], Phrasings] = canonical_phrasings
     seeds: range = range(500_000, 500_010)
 
 
+def _dreaming(run: Callable[[WorldModel, Job], list[Row]]) -> Callable[[Family, Job], list[Row]]:
+    """A measurement of world models alone."""
+    return lambda family, job: run(family, job) if isinstance(family, WorldModel) else []
+
+
 MEASURES = {
-    "closed-loop": Measure("closed_loop.json", _closed_loop, canonical_phrasings),
-    "film": Measure("film.json", _film, canonical_phrasings),
-    "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse, canonical_phrasings),
+    "closed-loop": Measure("closed_loop.json", _closed_loop),
+    "film": Measure("film.json", _film),
+    "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse),
     "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings, range(500_000, 500_005)),
-    "speed": Measure("speed.json", measure_speed, canonical_phrasings),
-}
+    "speed": Measure("speed.json", measure_speed),
+    "rollout": Measure(
+        "rollout.json", _dreaming(lambda f, j: measure_rollout(f, j.tasks, j.seeds)),
+        seeds=range(500_000, 500_002),
+    ),
+    "following": Measure(
+        "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds))
+    ),
+    "conditioning": Measure(
+        "conditioning.json", _dreaming(lambda f, j: measure_conditioning(f, j.tasks, j.seeds)),
+    ),
+    "planning": Measure(
+        "planning.json", _dreaming(lambda f, j: measure_planning(f, j.tasks, j.seeds)),
+        seeds=range(500_000, 500_003),
+    ),
+    "policy-ranking": Measure(
+        "policy_ranking.json", _dreaming(lambda f, j: measure_ranking(f, j.tasks, j.seeds)),
+        seeds=range(500_000, 500_003),
+    ),
+    "dream": Measure("dream.json", _dream, seeds=range(500_000, 500_040)),
+}  # fmt: skip
 
 
 def measure(

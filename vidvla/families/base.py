@@ -20,13 +20,37 @@ from PIL import Image
 from torch import nn
 
 from vidvla import checkpoint
-from vidvla.train.loop import Stage, TrainConfig
+from vidvla.train.evolve import EvolveConfig, Search
+from vidvla.train.loop import Progress, Stage, TrainConfig, fit
 from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.worlds.agent import Agent, Played
 from vidvla.worlds.base import Frame
 
 SMALL = "small"
 SIZES = (SMALL, "gpu")
 """Configurations that ship: what two CPU cores train, and what a GPU would."""
+EVOLVED = "evolved"
+CONTROLLERS = (EVOLVED, "random", "constant", "cem")
+"""Controllers of a family that evolves one: that one, uniformly drawn actions, the constant action that is best in the
+dream, and planning in the dream by the cross-entropy method."""
+EVOLVED_STEPS = 32
+"""Control steps that a controller is evolved for and scored over: two seconds."""
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """How a controller came to be.
+
+    Attributes:
+        task: that it was evolved for.
+        kept: generations whose controller can be replayed, ascending.
+        rows: a generation each: ``generation``, the scores ``best`` and ``mean`` of its candidates in the dream, and
+            where it was measured ``real``, the controller's score in the simulator on training layouts.
+    """
+
+    task: str
+    kept: tuple[int, ...]
+    rows: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -64,12 +88,15 @@ class Phase:
         stage: makes what is trained, once earlier phases are done.
         config: how long and how.
         parents: earlier phases whose weights this one builds on.
+        trainer: trains the stage as the configuration says, resuming what stands in a folder: by gradients
+            (:func:`~vidvla.train.loop.fit`) or by :func:`~vidvla.train.evolve.evolve`.
     """
 
     name: str
-    stage: Callable[[Context], Stage]
-    config: TrainConfig
+    stage: Callable[[Context], Stage | Search]
+    config: TrainConfig | EvolveConfig
     parents: tuple[str, ...] = ()
+    trainer: Callable[..., tuple[nn.Module, Progress]] = fit
 
 
 class Family(ABC):
@@ -85,6 +112,10 @@ class Family(ABC):
         acts: True where it predicts actions.
         attends: True where it has attention to show.
         inverts: True where it reads actions from pairs of frames (:meth:`between`).
+        general: False where it knows only :attr:`tasks`.
+        told: True where it is told the robot's actions (:attr:`~vidvla.types.Request.actions`).
+        evolved: True where a controller was evolved in the family's own dream (:meth:`agent`,
+            :meth:`dream_scores`, :meth:`evolution`, :meth:`replay`).
         published: the phase behind each of the checkpoint's own nets.
     """
 
@@ -97,9 +128,14 @@ class Family(ABC):
     acts: ClassVar[bool]
     attends: ClassVar[bool]
     inverts: ClassVar[bool] = False
+    general: ClassVar[bool] = True
+    told: ClassVar[bool] = False
+    evolved: ClassVar[bool] = False
     published: ClassVar[dict[str, str]]
     records: tuple[dict[str, Any], ...] = ()
     """What each phase behind the loaded weights used: settings, seconds, threads, data."""
+    tasks: tuple[str, ...] = ()
+    """The only tasks that it knows, where it cannot be told which; empty where the instruction says it."""
 
     @classmethod
     @abstractmethod
@@ -134,6 +170,36 @@ class Family(ABC):
     def between(self, frames: Frame) -> NDArray[np.float32]:
         """Actions (T, A) between neighbouring frames (T + 1, H, W, 3), one control step apart; world units."""
         raise ValueError(f"expected a family with inverse dynamics, got {self.name}")
+
+    def agent(self, controller: str = EVOLVED, seed: int = 0, kept: int = -1) -> Agent:
+        """Acts on every frame that it sees, by one of :data:`CONTROLLERS`.
+
+        Args:
+            seed: of those that draw.
+            kept: of the evolved one, its place among the kept generations.
+        """
+        raise ValueError(f"expected a family with an evolved controller, got {self.name}")
+
+    def evolution(self) -> Evolution:
+        """How the evolved controller came to be."""
+        raise ValueError(f"expected a family with an evolved controller, got {self.name}")
+
+    def replay(self, frame: Frame, kept: int, tau: float, seed: int) -> tuple[Frame, Played]:
+        """A dream of :data:`EVOLVED_STEPS` steps from ``frame`` (H, W, 3), by the controller of one kept generation.
+
+        Args:
+            kept: its place among the kept generations.
+            tau: temperature of the dream.
+            seed: of the dream's chance.
+
+        Returns:
+            The film (T + 1, H, W, 3), the first frame as the family sees it, and what the dream says of each step.
+        """
+        raise ValueError(f"expected a family with an evolved controller, got {self.name}")
+
+    def dream_scores(self, frames: Frame, tau: float, seed: int) -> NDArray[np.float32]:
+        """Scores (B,) of the evolved controller in dreams from frames (B, H, W, 3) at temperature ``tau``."""
+        raise ValueError(f"expected a family with an evolved controller, got {self.name}")
 
     def act(self, request: Request) -> NDArray[np.float32]:
         """Only the actions (N, A), as quickly as the family can; for closed loops."""

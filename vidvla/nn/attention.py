@@ -74,3 +74,33 @@ class SelfAttention(nn.Module):
             trace.layers.append(self.label)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from one sequence to another, normalised like :class:`SelfAttention`.
+
+    Its output starts at zero, so that a trained net that is given one answers as before.
+
+    Args:
+        d_model: width D of both sequences.
+        n_heads: heads; must divide ``d_model``.
+    """
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        if d_model % n_heads:
+            raise ValueError(f"expected n_heads to divide d_model, got {n_heads} and {d_model}")
+        self.n_heads = n_heads
+        self.q, self.kv = nn.Linear(d_model, d_model), nn.Linear(d_model, 2 * d_model)
+        self.q_norm = nn.RMSNorm(d_model // n_heads)
+        self.k_norm = nn.RMSNorm(d_model // n_heads)
+        self.out = nn.Linear(d_model, d_model)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x (B, N, D) looks at memory (B, M, D) -> (B, N, D)."""
+        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.n_heads)
+        k, v = rearrange(self.kv(memory), "b m (two h d) -> two b h m d", two=2, h=self.n_heads)
+        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.out(rearrange(y, "b h n d -> b n (h d)"))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vidvla.nn.attention import SelfAttention
+from vidvla.nn.attention import CrossAttention, SelfAttention
 
 
 def sinusoidal(value: Tensor, dim: int, longest: float = 10_000.0) -> Tensor:
@@ -59,9 +59,12 @@ class DiTBlock(nn.Module):
         n_heads: attention heads.
         cond_dim: width of the condition.
         label: name of the attention layer in traces.
+        cross: also look at a second sequence, between self-attention and feed-forward.
     """
 
-    def __init__(self, d_model: int, n_heads: int, cond_dim: int, *, label: str = "attention") -> None:
+    def __init__(
+        self, d_model: int, n_heads: int, cond_dim: int, *, label: str = "attention", cross: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = AdaLayerNorm(d_model, cond_dim)
         self.attention = SelfAttention(d_model, n_heads, label)
@@ -70,13 +73,26 @@ class DiTBlock(nn.Module):
         self.gates = nn.Linear(cond_dim, 2 * d_model)
         nn.init.zeros_(self.gates.weight)
         nn.init.constant_(self.gates.bias, 0.5)  # not adaLN-zero's 0: short trainings start faster half open
+        self.cross_norm = nn.LayerNorm(d_model) if cross else None
+        self.cross = CrossAttention(d_model, n_heads) if cross else None
 
-    def forward(self, x: Tensor, cond: Tensor, rows: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        rows: Tensor | None = None,
+        visible: Tensor | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         """x (B, N, D) -> (B, N, D); ``cond`` and ``rows`` as in :class:`AdaLayerNorm`; ``visible`` (B, N) bool
-        says which tokens may be looked at."""
+        says which tokens may be looked at; ``memory`` (B, M, D) is the second sequence of a block with ``cross``."""
         gates = self.gates(cond if cond.ndim == 3 else cond[:, None])
         if rows is not None:
             gates = gates[:, rows]
         gate1, gate2 = gates.chunk(2, dim=-1)
         x = x + gate1 * self.attention(self.norm1(x, cond, rows), visible)
+        if self.cross is not None and self.cross_norm is not None:
+            if memory is None:
+                raise ValueError("expected a memory for a block with cross-attention, got none")
+            x = x + self.cross(self.cross_norm(x), memory)
         return x + gate2 * self.mlp(self.norm2(x, cond, rows))

@@ -14,11 +14,16 @@ from torch import nn
 
 from vidvla import checkpoint
 from vidvla.families.base import SMALL, Context, Family, Phase
+from vidvla.foundation.reader import READER
 from vidvla.foundation.stages import CODEC, WORLD
-from vidvla.train.loop import STATE, Progress, fit, state_step
+from vidvla.train.loop import STATE, Progress, state_step
 
 ORIGIN = "origin.json"
 """What a run began from: fingerprints of its parents, and the record of the weights that it goes on from."""
+
+
+SHARED = {CODEC: ("codec", "codec"), READER: ("reader", "net")}
+"""Phases that are published in a folder of their own, and what their net is called there."""
 
 
 def _parents(context: Context, phase: Phase) -> dict[str, str]:
@@ -86,7 +91,7 @@ def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: 
     processes = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     (own,) = broadcast_object_list([own]) if processes.num_processes > 1 else (own,)
     stage = phase.stage(context)
-    model, progress = fit(stage, phase.config, folder, device=device, stop_after=stop_after, own=own)
+    model, progress = phase.trainer(stage, phase.config, folder, device=device, stop_after=stop_after, own=own)
     if progress.step == phase.config.steps and _is_main():
         described = {
             "phase": phase.name,
@@ -138,8 +143,9 @@ def restore(family: type[Family], context: Context) -> list[str]:
     sources = {phase: (published, part) for part, phase in family.published.items()}
     records = {record["phase"]: record for record in published.config["trained"]}
     phases = {phase.name: phase for phase in family.phases(context.size)}
-    if CODEC in records:
-        sources[CODEC] = (checkpoint.load(context.checkpoints / "codec"), "codec")
+    for shared, (kept_in, part) in SHARED.items():
+        if shared in records:
+            sources[shared] = (checkpoint.load(context.checkpoints / kept_in), part)
     for name, record in records.items():
         folder = context.weights(name)
         if (folder / checkpoint.WEIGHTS).is_file():

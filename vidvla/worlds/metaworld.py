@@ -12,6 +12,8 @@ import functools
 import math
 import os
 import re
+import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,6 +48,14 @@ AVDC_TASKS = (
 AVDC_CROP = 128 / 240
 """AVDC crops the middle 128 rows of a 240-row picture; narrowing the view by it gives the same framing."""
 
+CAMERA = (
+    (-0.70711, 0.70711, 0.0, -0.49497),
+    (-0.19245, -0.19245, -0.96225, 0.28868),
+    (0.15031, 0.15031, -0.06013, 0.26154),
+)
+"""Where a place (x, y, z), metres, is seen: ``CAMERA @ (x, y, z, 1) = (u d, v d, d)``, u to the right and v downwards
+from -1 to 1 over the picture. The same in every task; a test compares it with the simulator's own camera."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,10 +72,29 @@ def _sim_thread() -> ThreadPoolExecutor:
     return executor
 
 
+_ABANDONED: deque[dict[str, _Scene]] = deque()
+"""Scenes of worlds that were dropped without ``close``, until the simulation thread next has something to do.
+
+The garbage collector runs on any thread, and a GL context that another thread frees takes the process with it. A deque
+is all that a finaliser may touch: it can run in the middle of anything, whatever locks are held.
+"""
+
+
+def _free_abandoned() -> None:
+    while _ABANDONED:
+        scenes = _ABANDONED.popleft()
+        while scenes:
+            scenes.popitem()[1].free()
+
+
 def _on_sim_thread(method: Callable[P, T]) -> Callable[P, T]:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        _free_abandoned()
+        return method(*args, **kwargs)
+
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return _sim_thread().submit(method, *args, **kwargs).result()
+        return _sim_thread().submit(run, *args, **kwargs).result()
 
     return call
 
@@ -168,6 +197,16 @@ class _Scene:
         self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         self.renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
 
+    def free(self) -> None:
+        """Give its GL objects back while their context is current: the renderer's own ``close`` frees that first, and
+        would then delete objects of equal numbers in whichever context is current instead."""
+        context, objects = self.renderer._gl_context, self.renderer._mjr_context
+        if context is not None and objects is not None:
+            context.make_current()
+            objects.free()
+            self.renderer._mjr_context = None
+        self.renderer.close()
+
     def plain_attributes(self) -> dict[str, Any]:
         plain = (bool, int, float, str, type(None), np.ndarray, np.generic, list, tuple, dict)
         skipped = {"_ezpickle_args", "_ezpickle_kwargs"}
@@ -201,6 +240,7 @@ class MetaWorld:
         self._scenes: dict[str, _Scene] = {}
         self._scene: _Scene | None = None
         self._task = ""
+        weakref.finalize(self, _ABANDONED.append, self._scenes).atexit = False
 
     @functools.cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -276,6 +316,21 @@ class MetaWorld:
         return np.array(self._now().env.get_endeff_pos())
 
     @_on_sim_thread
+    def projection(self) -> NDArray[np.float64]:
+        """The scene's own camera, (3, 4), in the form of :data:`CAMERA`."""
+        env = self._now().env
+        camera = env.model.camera("corner").id
+        right, up, back = env.data.cam_xmat[camera].reshape(3, 3).T
+        half, eye = math.tan(math.radians(env.model.cam_fovy[camera]) / 2), env.data.cam_xpos[camera]
+        rows = (right, up, -half * back)  # up is down, as the picture is turned over
+        return np.stack([np.append(row, -row @ eye) for row in rows])
+
+    def sees(self, place: NDArray[np.float64]) -> bool:
+        """True where ``place`` (3,), metres, lies within the picture, hidden or not."""
+        u, v, depth = self.projection() @ np.append(place, 1.0)
+        return bool(depth > 0 and max(abs(u), abs(v)) < depth)
+
+    @_on_sim_thread
     def snapshot(self) -> Snapshot:
         scene = self._now()
         model, data = scene.env.model, scene.env.data
@@ -308,6 +363,6 @@ class MetaWorld:
     @_on_sim_thread
     def close(self) -> None:
         for scene in self._scenes.values():
-            scene.renderer.close()
+            scene.free()
         self._scenes.clear()
         self._scene = None

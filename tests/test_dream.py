@@ -1,0 +1,310 @@
+"""The action-conditioned world model: what it learns from, and that a dream is a function of its actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidvla import checkpoint
+from vidvla.data.clips import EpisodeStore, StoredEpisode
+from vidvla.data.dreams import REACH, DreamWindows, sent
+from vidvla.families.base import Context
+from vidvla.families.wma import ARM, HAND, ArmStage, DreamNet, DreamStage, FeedConfig, HandStage, WorldModel
+from vidvla.foundation.dreamer import (
+    ENTRIES,
+    Dreamer,
+    DreamState,
+    DynamicsConfig,
+    metres,
+    rounded,
+    sent_on,
+    shown,
+    unit_camera,
+    unit_place,
+)
+from vidvla.foundation.reader import MIDDLE, Reader
+from vidvla.foundation.stages import unit_actions
+from vidvla.nn.arm import MAPS, hand_maps, seen_at
+from vidvla.nn.dynamics import ActionEntry, DynamicsNet, warp
+from vidvla.pixels import to_float
+from vidvla.service import Service
+from vidvla.train.loop import TrainConfig, fit
+from vidvla.types import Request
+from vidvla.worlds.base import Frame
+from vidvla.worlds.dream import Dream
+from vidvla.worlds.metaworld import CAMERA
+
+NONE = np.zeros((0, 4), np.float32)
+ACTIONS = np.random.default_rng(1).uniform(-1, 1, (10, 4)).astype(np.float32)
+
+
+def net(entry: ActionEntry = "concat") -> DynamicsNet:
+    """A net of random weights that shows what it thinks."""
+    torch.manual_seed(0)
+    made = DynamicsConfig(entry=entry).net(4).eval()
+    torch.nn.init.normal_(made.paint.weight, std=0.3)
+    for block in made.blocks:
+        if block.cross is not None:  # starts at zero: as if trained a little
+            torch.nn.init.normal_(block.cross.out.weight, std=0.5)
+    return made
+
+
+def dreamer(entry: ActionEntry = "concat") -> Dreamer:
+    return Dreamer(net(entry), torch.device("cpu"), nowhere)
+
+
+def nowhere(frames: Frame) -> np.ndarray:
+    """Reads every hand in the middle of its workspace."""
+    return np.tile(np.array(MIDDLE, np.float32), (len(frames), 1))
+
+
+def world_model() -> WorldModel:
+    return WorldModel(net(), Reader.fresh(), DynamicsConfig(), unit_actions(), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def windows(robot_data: Path) -> DreamWindows:
+    return DreamWindows(EpisodeStore(robot_data), unit_actions().to_unit, history=2, told=3)
+
+
+def test_windows_hold_the_actions_that_lead_to_each_frame(windows: DreamWindows) -> None:
+    unit = unit_actions().to_unit
+    batch = windows.batch(24, 2, torch.Generator().manual_seed(0))
+    assert batch.frames.shape == (24, 4, 128, 128, 3) and batch.actions.shape == (24, 2, 3, 4)
+
+    def fits(row: int, episode: StoredEpisode, now: int) -> bool:
+        moments = np.clip(now + np.arange(-1, 3), 0, episode.entry.steps)
+        if not np.array_equal(episode.frames[moments], batch.frames[row]):
+            return False
+        for step in range(2):
+            for back in range(3):
+                lead = now + step - back
+                true = unit(episode.actions[lead]) if lead >= 0 else np.zeros(4)
+                if not np.allclose(batch.actions[row, step, back], true, atol=1e-5):
+                    return False
+        if not np.array_equal(episode.hands[moments], batch.places[row]):
+            return False
+        if not np.array_equal(sent(episode.hands[0], unit(episode.actions))[moments[1:]], batch.targets[row]):
+            return False
+        return any(np.array_equal(episode.frames[t], batch.anchor[row]) for t in range(now + 1))
+
+    for row in range(24):
+        assert any(fits(row, e, now) for e in windows.store.episodes for now in range(e.entry.steps))
+
+
+def test_hands_are_sent_by_their_actions_within_reach() -> None:
+    start, actions = np.array([0.0, 0.6, 0.2], np.float32), np.array([[1, -1, 0, 1], [0, -1, 0.5, 1]] * 4, np.float32)
+    places = sent(start, actions)
+    assert np.allclose(places[1], [0.05, 0.55, 0.2]) and np.allclose(places[2], [0.05, 0.5, 0.225])
+    assert places[-1, 1] == np.float32(REACH[0][1]) and (places[:, 2] <= REACH[1][2]).all()
+    target = unit_place(torch.from_numpy(start[None]))
+    for action, place in zip(torch.from_numpy(actions), places[1:], strict=True):
+        target = sent_on(target, action[None])
+        assert np.allclose(metres(target)[0], place, atol=1e-6)
+
+
+def test_the_hands_net_learns_where_the_hand_goes(tmp_path: Path, windows: DreamWindows) -> None:
+    config = DynamicsConfig(told=3)
+    stage = HandStage(Context(tmp_path, tmp_path, tmp_path), config, steps=4)
+    stage.__dict__["windows"] = windows
+    plan = TrainConfig(steps=150, batch=16, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    batch = windows.hands(64, 4, torch.Generator().manual_seed(1))
+    places = unit_place(batch.places)
+    with torch.no_grad():
+        after = model(places[:, :2], unit_place(batch.targets)[:, :2], batch.actions[:, 0])
+    missed, still = ((place - places[:, 2]).norm(dim=1).mean() for place in (after, places[:, 1]))
+    assert missed < 0.5 * still
+
+
+def test_hands_are_marked_where_they_are_seen() -> None:
+    place = unit_place(torch.tensor([[0.0, 0.6, 0.15]]))
+    seen = seen_at(place, torch.tensor(unit_camera()))
+    x, y, depth = np.array(CAMERA) @ [0.0, 0.6, 0.15, 1.0]
+    assert np.allclose(seen[0], [x / depth, y / depth], atol=1e-4)
+    maps = hand_maps(seen, torch.zeros(1, 1, 64, 64))
+    row, column = divmod(int(maps[0, 2].argmax()), 64)
+    assert abs(column / 31.5 - 1 - float(seen[0, 0])) < 0.05 and abs(row / 31.5 - 1 - float(seen[0, 1])) < 0.05
+    assert maps.shape == (1, MAPS, 64, 64)
+
+
+def test_warping_moves_pictures() -> None:
+    frames = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(warp(frames, torch.zeros(1, 2, 16, 16)), frames, atol=1e-5)
+    flow = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    moved = warp(frames, flow)
+    assert torch.allclose(moved[..., 1:, :-2], frames[..., :-1, 2:], atol=1e-5)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_fresh_net_leaves_the_frame_as_it_is(entry: ActionEntry) -> None:
+    frames, anchor = torch.rand(1, 2, 3, 64, 64), torch.rand(1, 3, 64, 64)
+    fresh, places = DynamicsConfig(entry=entry, size=64).net(4), torch.zeros(1, 2, 3)
+    after, _, backdrop = fresh(frames, anchor, anchor, places, places, torch.rand(1, 4, 4), torch.zeros(1))
+    assert (after - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
+    assert (backdrop - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
+
+
+def test_the_backdrop_keeps_what_the_arm_hides() -> None:
+    made, left, right = net(), torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
+    left[..., :64], right[..., 64:] = 1.0, 1.0
+    made._arms = lambda *_: (left, torch.zeros(1, 3, 128, 128), right)  # type: ignore[method-assign]
+    frames, anchor = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128)
+    places, actions = torch.zeros(1, 2, 3), torch.zeros(1, 4, 4)
+    *_, backdrop = made(frames, anchor, anchor, places, places, actions, torch.zeros(1))
+    assert torch.equal(backdrop[..., :64], anchor[..., :64])
+    assert torch.allclose(backdrop[..., 64:], frames[:, -1, ..., 64:])
+
+
+def test_how_the_arm_looks_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
+    config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
+    stage = ArmStage(context, config)
+    stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
+    batch = stage.batch(16, torch.Generator().manual_seed(9))
+
+    def error(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return float(stage.loss(model, batch, torch.Generator())["loss"])
+
+    plan = TrainConfig(steps=60, batch=8, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    assert error(model) < 0.85 * error(stage.build())
+    assert stage.preview(model).shape == (2 * 128, 8 * 128, 3)
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_dreams_follow_from_their_actions_alone(frame: Frame, entry: ActionEntry) -> None:
+    mind = dreamer(entry)
+    start = mind.begin(frame[None], NONE)
+    film, state = mind.film(start, ACTIONS)
+    again, _ = mind.film(mind.begin(frame[None], NONE), ACTIONS)
+    other, _ = mind.film(mind.begin(frame[None], NONE), -ACTIONS)
+    assert film.shape == (10, 128, 128, 3) and film.dtype == np.uint8
+    assert (film == again).all() and (film != other).any()
+    assert state.frames.shape == start.frames.shape and state.actions.shape == start.actions.shape  # never grows
+    assert torch.equal(state.actions[0], torch.from_numpy(ACTIONS[::-1][:4].copy()))
+
+
+def test_a_dream_goes_on_from_its_state(frame: Frame) -> None:
+    mind = dreamer()
+    whole, _ = mind.film(mind.begin(frame[None], NONE), ACTIONS[:6])
+    first, state = mind.film(mind.begin(frame[None], NONE), ACTIONS[:3])
+    rest, _ = mind.film(state, ACTIONS[3:6])
+    assert (np.concatenate([first, rest]) == whole).all()
+
+
+def test_a_dream_goes_on_from_true_frames(frame: Frame) -> None:
+    mind, after = dreamer(), np.roll(frame, 3, axis=0)
+    state = mind.begin(np.stack([frame, after]), ACTIONS[:1])
+    assert np.allclose(metres(state.target)[0], np.array(MIDDLE) + 0.05 * ACTIONS[0, :3], atol=1e-6)
+    assert torch.equal(state.frames[0], to_float(np.stack([frame, after])))
+    assert state.actions[0, 0].tolist() == ACTIONS[0].tolist() and not state.actions[0, 1:].any()
+    assert torch.equal(mind.begin(frame[None], NONE).frames[0], to_float(np.stack([frame, frame])))
+    long = mind.begin(np.stack([frame, frame, after]), ACTIONS)
+    assert torch.equal(long.frames, state.frames) and torch.equal(long.anchor, state.anchor)
+
+
+def test_several_dreams_at_once_are_those_of_each(frame: Frame) -> None:
+    mind, actions = dreamer(), torch.from_numpy(ACTIONS[:3])
+    together = mind.advance(mind.begin(frame[None], NONE).repeat(3), actions)
+    for row in range(3):
+        alone = mind.advance(mind.begin(frame[None], NONE), actions[row : row + 1])
+        assert np.abs(shown(together)[row].astype(int) - shown(alone)[0]).max() <= 1
+    stacked = DreamState.stack([mind.begin(frame[None], NONE), mind.begin(frame[None][:, ::-1].copy(), NONE)])
+    assert (shown(stacked)[1] == frame[::-1]).all()
+
+
+def test_chance_has_a_say_in_samples_alone(frame: Frame) -> None:
+    model = world_model()
+    state, action = model.begin(frame), np.zeros((1, 4), np.float32)
+    shows = [model.look(model.sample(state, action, seed)) for seed in (1, 1, 2)]
+    assert (shows[0] == shows[1]).all() and (shows[0] != shows[2]).any()
+    assert (model.look(model.imagine(state, action, 1)) == model.look(model.imagine(state, action, 2))).all()
+
+
+def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> None:
+    made, mind = net(), dreamer()
+    windows = DreamWindows(windows.store, windows.to_unit, made.history, made.told)
+    batch = windows.batch(1, 3, torch.Generator().manual_seed(5))
+    values = DreamNet(made, FeedConfig(steps=3, noise=0.0))(batch, torch.Generator().manual_seed(0))
+    start, places = to_float(batch.frames[:, :2]), unit_place(batch.places)
+    targets = unit_place(batch.targets)
+    led = batch.actions[:, 0].roll(-1, dims=1)
+    state = DreamState(to_float(batch.anchor), to_float(batch.anchor), start, places[:, :2], targets[:, 0], led)
+    for step in range(3):
+        before, state = state, mind.advance(state, batch.actions[:, step, 0])
+    with torch.no_grad():
+        asked = torch.stack([before.target, state.target], dim=1)
+        assert torch.allclose(asked, targets[:, 2:4], atol=1e-5)
+        given = (before.frames, before.anchor, before.backdrop, before.places, asked)
+        last, place, _ = made(*given, batch.actions[:, 2], torch.zeros(1))
+    assert torch.equal(rounded(last), state.frames[:, -1]) and torch.equal(place, state.places[:, -1])
+    error = float((last - to_float(batch.frames[:, -1])).square().mean())
+    assert float(values["mse_last"]) == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [np.zeros((0, 4), np.float32), np.zeros((3, 5), np.float32), np.zeros(4, np.float32),
+     np.full((2, 4), np.nan, np.float32), np.zeros((5000, 4), np.float32)],
+)  # fmt: skip
+def test_wrong_actions_are_one_sentence(frame: Frame, actions: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        WorldModel.tiny()(Request(frame, "push", actions=actions))
+
+
+def test_what_follows_from_actions_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
+    config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
+    checkpoint.save(context.weights(HAND), {"net": config.hand(4)}, {})
+    checkpoint.save(context.weights(ARM), {"net": config.arm()}, {})
+    stage = DreamStage("wma.dream", context, config, FeedConfig(steps=1, noise=0.05))
+    stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
+    batch = stage.windows.batch(16, 1, torch.Generator().manual_seed(9))
+
+    def error(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return float(model(batch, torch.Generator().manual_seed(9))["loss"])
+
+    plan = TrainConfig(steps=40, batch=8, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    assert error(model) < 0.85 * error(stage.build())
+    shown_every_fourth = stage.preview(model)  # training shows it now and then: it must not end a run
+    assert shown_every_fourth.shape[1:] == (5 * 128, 3) and shown_every_fourth.shape[0] % 256 == 0
+
+
+def test_a_dream_is_a_world(frame: Frame) -> None:
+    class Still:
+        """A world that only lays out."""
+
+        name, tasks = "still", ("push",)
+        action_spec, steps_per_second = Service.action_spec, 16.0
+
+        def reset(self, task: str, seed: int) -> None:
+            self.frame = np.roll(frame, seed, axis=0)
+
+        def render(self) -> Frame:
+            return self.frame
+
+    model = world_model()
+    dream = Dream(model, Still(), judge=lambda seen, task: float(task == "push"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="reset it first"):
+        dream.render()
+    runs = []
+    for _ in range(2):
+        dream.reset("push", 7)
+        assert (dream.render() == np.roll(frame, 7, axis=0)).all()
+        dream.step(np.array([5, 0, 0, 1], np.float32))
+        branch = dream.snapshot()
+        results = [dream.step(np.array([0, y, 0, -1], np.float32)) for y in (3, 3)]
+        runs.append(dream.render())
+        assert results[0].success
+        dream.restore(branch)
+        dream.step(np.array([0, 3, 0, -1], np.float32))
+        dream.step(np.array([0, 3, 0, -1], np.float32))
+        assert (dream.render() == runs[-1]).all()  # branching is exact
+    assert (runs[0] == runs[1]).all()
+    with pytest.raises(ValueError, match="within"):
+        dream.step(np.array([50, 0, 0, 0], np.float32))

@@ -1,0 +1,106 @@
+"""Windows of consecutive control steps that an action-conditioned world model learns from, in pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
+from vidvla.data.demos import ToUnit
+
+LARGEST_MOVE = 0.05
+"""Metres that a full action sends the hand, an axis."""
+REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
+"""Metres; Meta-World sends the hand nowhere outside of this box (in a few tasks, lower)."""
+
+
+def sent(start: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where the hand is sent by unit-scale actions (T, A) from ``start`` (3,), metres: (T + 1, 3), the start first."""
+    low, high = np.asarray(REACH, np.float32)
+    targets = [start]
+    for action in unit:
+        targets.append(np.clip(targets[-1] + LARGEST_MOVE * action[:3], low, high))
+    return np.stack(targets).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class HandBatch:
+    """B windows of where the hand is, is sent and is told; fields as in :class:`DreamBatch`."""
+
+    places: Tensor
+    targets: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device | str) -> HandBatch:
+        return HandBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class DreamBatch:
+    """B windows of ``history`` given frames and the T that follow.
+
+    Attributes:
+        frames: (B, history + T, H, W, 3) uint8 in the order of time.
+        anchor: (B, H, W, 3) uint8, an earlier frame of the episode.
+        places: (B, history + T, 3) metres, where the hand is in each frame.
+        targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
+        actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
+    """
+
+    frames: Tensor
+    anchor: Tensor
+    places: Tensor
+    targets: Tensor
+    actions: Tensor
+
+    def to(self, device: torch.device | str) -> DreamBatch:
+        return DreamBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class DreamWindows:
+    """Windows of one recorded folder, of episodes of every kind: a world model has to know what failure looks like.
+
+    Args:
+        to_unit: actions from the world's units to unit scale.
+        history: frames that are given.
+        told: actions that each following frame is told; zeros before an episode's first.
+    """
+
+    def __init__(self, store: EpisodeStore, to_unit: ToUnit, history: int, told: int) -> None:
+        self.store, self.to_unit, self.history, self.told = store, to_unit, history, told
+        self.targets = {id(e): sent(e.hands[0], to_unit(e.actions)) for e in store.episodes}
+
+    def batch(self, size: int, steps: int, generator: torch.Generator) -> DreamBatch:
+        """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone."""
+        rows = []
+        for _ in range(size):
+            episode, now = self._place(steps, generator)
+            anchor = np.asarray(episode.frames[draw(generator, now + 1)])
+            frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
+            rows.append((frames, anchor, *self._moves(episode, now, steps)))
+        return DreamBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+
+    def hands(self, size: int, steps: int, generator: torch.Generator) -> HandBatch:
+        """The same without pictures: many at once cost nothing."""
+        rows = [self._moves(*self._place(steps, generator), steps) for _ in range(size)]
+        return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+
+    def _place(self, steps: int, generator: torch.Generator) -> tuple[StoredEpisode, int]:
+        """An episode, and the newest given frame of a window in it."""
+        episode = self.store.pick(generator)
+        return episode, draw(generator, max(episode.entry.steps - steps, 0) + 1)
+
+    def _moments(self, episode: StoredEpisode, now: int, steps: int) -> NDArray[np.int64]:
+        return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
+
+    def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
+        """Places, targets and actions of a window."""
+        moments = self._moments(episode, now, steps)
+        lead = now + np.arange(steps)[:, None] - np.arange(self.told)
+        actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
+        actions[lead < 0] = 0
+        return episode.hands[moments], self.targets[id(episode)][moments[self.history - 1 :]], actions

@@ -1,0 +1,189 @@
+"""Steps of a dream: from the last frames, the hand's place and an action to the next frame and place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from vidvla.data.dreams import LARGEST_MOVE, REACH, sent
+from vidvla.foundation.reader import DECIMETRE, MIDDLE
+from vidvla.nn.arm import ArmNet, Camera, HandNet
+from vidvla.nn.dynamics import ActionEntry, DynamicsNet
+from vidvla.pixels import to_float, to_uint8
+from vidvla.types import ProgressCallback
+from vidvla.worlds.base import Frame
+from vidvla.worlds.metaworld import CAMERA
+
+ENTRIES: tuple[ActionEntry, ...] = get_args(ActionEntry)
+"""Ways for actions to enter; each has a first phase of its own."""
+
+
+class DynamicsConfig(BaseModel):
+    """Sizes of the net; defaults are those that tests use.
+
+    Attributes:
+        size: side of its frames in pixels.
+        history: frames that it looks at.
+        told: actions that each frame is told: the hand lags behind its commands, so that where it goes next hangs on
+            earlier ones too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(default=128, gt=0, multiple_of=16)
+    history: int = Field(default=2, gt=0)
+    told: int = Field(default=4, gt=0)
+    width: int = Field(default=8, gt=0, multiple_of=8)
+    layers: int = Field(default=1, gt=0)
+    entry: ActionEntry = "concat"
+
+    def hand(self, action_dim: int) -> HandNet:
+        return HandNet(self.told, action_dim)
+
+    def arm(self) -> ArmNet:
+        return ArmNet(self.size // 16, self.told - 1, self.width, camera=unit_camera())
+
+    def net(self, action_dim: int) -> DynamicsNet:
+        return DynamicsNet(
+            self.history, self.told, action_dim, self.width, self.layers, self.entry,
+            size=self.size, camera=unit_camera(),
+        )  # fmt: skip
+
+
+def unit_place(places: Tensor) -> Tensor:
+    """(..., 3) metres -> decimetres from the middle of the hand's workspace."""
+    return (places - torch.tensor(MIDDLE, device=places.device)) / DECIMETRE
+
+
+def unit_camera() -> Camera:
+    """The camera's projection of unit places."""
+    place = np.eye(4)
+    place[:3, :3] *= DECIMETRE
+    place[:3, 3] = MIDDLE
+    return tuple(tuple(row) for row in (np.array(CAMERA) @ place).tolist())
+
+
+def sent_on(target: Tensor, actions: Tensor) -> Tensor:
+    """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places."""
+    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in REACH)
+    return torch.clamp(target + LARGEST_MOVE / DECIMETRE * actions[:, :3], low, high)
+
+
+def metres(places: Tensor) -> NDArray[np.float32]:
+    """The inverse of :func:`unit_place`."""
+    found: NDArray[np.float32] = (places.cpu() * DECIMETRE + torch.tensor(MIDDLE)).numpy()
+    return found
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """Pixels (..., 3, H, W) as a uint8 picture would show them, without a gradient."""
+    return to_float(torch.from_numpy(to_uint8(pixels))).to(pixels.device)
+
+
+@dataclass(frozen=True)
+class DreamState:
+    """B dreams as they stand; never changed in place.
+
+    Attributes:
+        anchor: (B, 3, H, W) the true frame that the dream began with.
+        backdrop: (B, 3, H, W) what was last seen where the arm was not in the way.
+        frames: (B, history, 3, H, W) the newest ones, oldest first.
+        places: (B, history, 3) of the hand in them, decimetres from the middle of its workspace.
+        target: (B, 3) where the hand has been sent, in the same units.
+        actions: (B, told, A) unit scale, newest first.
+    """
+
+    anchor: Tensor
+    backdrop: Tensor
+    frames: Tensor
+    places: Tensor
+    target: Tensor
+    actions: Tensor
+
+    @classmethod
+    def stack(cls, states: Sequence[DreamState]) -> DreamState:
+        """Several dreams as one."""
+        return cls(*(torch.cat(values) for values in zip(*(vars(s).values() for s in states), strict=True)))
+
+    def repeat(self, count: int) -> DreamState:
+        """One dream, ``count`` times."""
+        return DreamState(*(v.expand(count, *v.shape[1:]) for v in vars(self).values()))
+
+
+class Dreamer:
+    """Steps of a dream.
+
+    Args:
+        hands: reads where the hand is in true frames, (N, 3) metres.
+    """
+
+    def __init__(self, net: DynamicsNet, device: torch.device, hands: Callable[[Frame], NDArray[np.float32]]) -> None:
+        self.net, self.device, self.hands = net, device, hands
+
+    def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
+        """A dream that goes on from true frames (T, H, W, 3) and the unit-scale actions (T - 1, A) between them.
+
+        Before the first of them nothing moved.
+        """
+        count, told = self.net.history, self.net.told
+        seen = to_float(frames[-count:]).to(self.device)
+        read = self.hands(np.concatenate([frames[:1], frames[-count:]]))
+        target = unit_place(torch.from_numpy(sent(read[0], actions)[-1:])).to(self.device)
+        places = unit_place(torch.from_numpy(read[1:])).to(self.device)
+        missing = count - len(seen)
+        seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
+        places = torch.cat([places[:1].expand(missing, -1), places])
+        led = torch.zeros(told, self.net.action_dim, device=self.device)
+        newest = torch.from_numpy(actions[::-1][:told].copy()).to(self.device)
+        led[: len(newest)] = newest
+        return DreamState(seen[-1:], seen[-1:], seen[None], places[None], target, led[None])
+
+    @torch.no_grad()
+    def advance(
+        self, state: DreamState, actions: Tensor, noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> DreamState:
+        """The dreams one control step later, after actions (B, A) in unit scale.
+
+        Args:
+            noise: deviation of what ``generator`` adds to the frames that are seen.
+        """
+        led = torch.cat([actions[:, None], state.actions[:, :-1]], dim=1)
+        frames = state.frames
+        if noise:
+            frames = frames + noise * torch.randn(frames.shape, generator=generator).to(self.device)
+        level = torch.full((len(actions),), noise, device=self.device)
+        target = sent_on(state.target, actions)
+        targets = torch.stack([state.target, target], dim=1)
+        after, place, backdrop = self.net(frames, state.anchor, state.backdrop, state.places, targets, led, level)
+        return DreamState(
+            state.anchor,
+            backdrop,
+            torch.cat([state.frames[:, 1:], rounded(after)[:, None]], dim=1),
+            torch.cat([state.places[:, 1:], place[:, None]], dim=1),
+            target,
+            led,
+        )
+
+    def film(
+        self, state: DreamState, actions: NDArray[np.float32], progress: ProgressCallback | None = None
+    ) -> tuple[Frame, DreamState]:
+        """Dream (N, A) unit-scale actions from one state -> (N, H, W, 3) frames and the state after them."""
+        frames = []
+        for action in torch.from_numpy(actions).to(self.device):
+            state = self.advance(state, action[None])
+            frames.append(shown(state)[0])
+            if progress is not None:
+                progress(len(frames) / len(actions), "dreaming")
+        return np.stack(frames), state
+
+
+def shown(state: DreamState) -> Frame:
+    """The newest frames (B, H, W, 3)."""
+    return to_uint8(state.frames[:, -1])

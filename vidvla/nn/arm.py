@@ -1,0 +1,139 @@
+"""The robot in a dream: where its hand goes, and how its arm looks there."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidvla.nn.conv import ResBlock
+
+Camera = tuple[tuple[float, float, float, float], ...]
+"""Rows of a (3, 4) projection: ``camera @ (place, 1) = (x d, y d, d)``, x to the right, y downwards, from -1 to 1."""
+
+RATES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Radians a unit (a decimetre) of the waves that a place is told by: the fastest tell a centimetre apart."""
+PLACE_DIM = 3 * (1 + 2 * len(RATES))
+
+MAPS = 3
+"""Maps of :func:`hand_maps`."""
+NEAR = 0.2
+"""Radius, in half pictures, of the spot that marks a hand."""
+
+
+def place_features(place: Tensor) -> Tensor:
+    """(B, 3) -> (B, PLACE_DIM): the place itself, and waves of it."""
+    angle = (place[:, :, None] * torch.tensor(RATES, device=place.device)).flatten(1)
+    return torch.cat([place, angle.sin(), angle.cos()], dim=1)
+
+
+def seen_at(place: Tensor, camera: Tensor) -> Tensor:
+    """Where places (B, 3) lie in the picture of ``camera`` (3, 4), (B, 2): x and y from -1 to 1."""
+    x, y, depth = (F.pad(place, (0, 1), value=1.0) @ camera.T).unbind(dim=1)
+    return torch.stack([x, y], dim=1) / depth[:, None].clamp(min=0.05)
+
+
+def hand_maps(hand: Tensor, like: Tensor) -> Tensor:
+    """How far every place of the picture lies from the hand: (B, MAPS, h, w), of the size of ``like``.
+
+    Args:
+        hand: (B, 2) where it is seen, x and y from -1 to 1.
+    """
+    height, width = like.shape[-2:]
+    ys = torch.linspace(-1, 1, height, device=like.device).view(1, 1, height, 1)
+    xs = torch.linspace(-1, 1, width, device=like.device).view(1, 1, 1, width)
+    x, y = hand.clamp(-3, 3).view(-1, 2, 1, 1).split(1, dim=1)
+    across, down = (xs - x).expand(-1, -1, height, -1), (ys - y).expand(-1, -1, -1, width)
+    return torch.cat([across, down, torch.exp(-(across.square() + down.square()) / (2 * NEAR**2))], dim=1)
+
+
+class HandNet(nn.Module):
+    """Where the hand goes next: it follows, with a lag, where it has been sent.
+
+    Args:
+        told: actions that are told, newest first.
+        action_dim: A.
+        hidden: width of its layers.
+    """
+
+    def __init__(self, told: int, action_dim: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(5 * 3 + told * action_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, 3),
+        )  # fmt: skip
+
+    def forward(self, places: Tensor, targets: Tensor, actions: Tensor) -> Tensor:
+        """The next place (B, 3) after places (B, history, 3), targets (B, 2, 3) and actions (B, told, A)."""
+        now = places[:, -1]
+        ahead = [now, now - places[:, -2], targets[:, 0] - now, targets[:, 1] - now, targets[:, 1]]
+        return now + self.layers(torch.cat([*ahead, actions.flatten(1)], dim=1))
+
+
+class Level(nn.Module):
+    """One level of :class:`ArmNet`: twice as fine, told where the hand is seen and what the arm does."""
+
+    def __init__(self, coarse: int, channels: int, told: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(nn.Conv2d(coarse, 4 * channels, 1), nn.PixelShuffle(2))
+        self.mix = nn.Conv2d(channels + MAPS, channels, 3, padding=1)
+        self.tell = nn.Linear(told, 2 * channels)
+        self.block = ResBlock(channels)
+
+    def forward(self, x: Tensor, told: Tensor, hand: Tensor) -> Tensor:
+        """x (B, coarse, h, w), told (B, T), hand (B, 2) -> (B, channels, 2 h, 2 w)."""
+        x = self.up(x)
+        x = self.mix(torch.cat([x, hand_maps(hand, x)], dim=1))
+        scale, shift = self.tell(told)[:, :, None, None].chunk(2, dim=1)
+        out: Tensor = self.block(x * (1 + scale) + shift)
+        return out
+
+
+class ArmNet(nn.Module):
+    """Draws the arm, and nothing else, from where its hand is.
+
+    An arm of which the hand is held upright is almost a function of the hand's place. Drawn from that rather than from
+    earlier frames it stays as sharp in a dream's last frame as in its first.
+
+    Args:
+        side: of the coarsest level, a sixteenth of the picture's.
+        grips: commands to the gripper that are told.
+        width: channels of the finest level.
+    """
+
+    camera: Tensor
+
+    def __init__(self, side: int, grips: int, width: int = 16, *, camera: Camera) -> None:
+        super().__init__()
+        c1, c2, c3, hidden = width, 3 * width, 6 * width, 16 * width
+        self.side = side
+        self.register_buffer("camera", torch.tensor(camera), persistent=False)
+        self.told = nn.Sequential(
+            nn.Linear(PLACE_DIM + 3 + 3 + grips, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.grid = nn.Linear(hidden, c3 * side**2)
+        self.level_16, self.level_32, self.level_64 = (
+            Level(c3, c3, hidden),
+            Level(c3, c2, hidden),
+            Level(c2, c1, hidden),
+        )
+        self.out = nn.Sequential(nn.GroupNorm(8, c1), nn.SiLU(), nn.Conv2d(c1, 4 * 4, 3, padding=1), nn.PixelShuffle(2))
+        last = self.out[2]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias[12:], -2.0)  # begins with what lies behind
+
+    def forward(self, place: Tensor, before: Tensor, target: Tensor, grips: Tensor) -> tuple[Tensor, Tensor]:
+        """Its colours (B, 3, H, W), and as a logit where it covers what lies behind it (B, 1, H, W).
+
+        Args:
+            place, before: (B, 3) of the hand, about unit scale, now and one control step ago.
+            target: (B, 3) where it is sent.
+            grips: (B, grips) unit scale, newest first.
+        """
+        told = self.told(torch.cat([place_features(place), place - before, target - place, grips], dim=1))
+        hand = seen_at(place, self.camera)
+        x = self.grid(told).unflatten(1, (-1, self.side, self.side))
+        for level in (self.level_16, self.level_32, self.level_64):
+            x = level(x, told, hand)
+        colours, covers = self.out(x).split([3, 1], dim=1)
+        return colours, covers
