@@ -44,6 +44,9 @@ def test_answers_have_the_promised_shapes(member: Family, frame: Frame) -> None:
     assert list(rollout.times) == sorted(set(rollout.times))
     assert (rollout.actions is not None) == member.acts
     assert rollout.seconds["total"] > 0
+    assert (rollout.target is not None) == member.targets == bool(member.horizons)
+    assert rollout.target is None or rollout.target.shape == (128, 128, 3)
+    assert rollout.target_time == (member.horizons[0] if member.targets else 0)
     if rollout.actions is not None:
         spec = Service.action_spec
         assert rollout.actions.shape == (16, len(spec))
@@ -77,8 +80,11 @@ def test_frames_of_any_size_are_taken(member: Family) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 0}, {"steps": 1000}, {"guidance": -1.0}, {"guidance": float("nan")}, {"seed": -1}, {"instruction": ""}],
-)
+    [
+        {"steps": 0}, {"steps": 1000}, {"guidance": -1.0}, {"guidance": float("nan")}, {"seed": -1},
+        {"instruction": ""}, {"image_guidance": 11.0}, {"image_guidance": float("nan")},
+    ],
+)  # fmt: skip
 def test_bad_requests_are_refused_in_one_sentence(member: Family, frame: Frame, change: dict[str, object]) -> None:
     asked = {"frame": frame, "instruction": "open the door"} | change
     with pytest.raises(ValueError, match="expected") as caught:

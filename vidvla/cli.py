@@ -51,11 +51,16 @@ def parse_tasks(text: str) -> list[str]:
 
 
 def parse_families(text: str) -> list[str]:
-    """``all`` or names with commas between -> family names; ValueError lists the known ones."""
-    from vidvla.registry import families, family
+    """``all`` (that are trained) or names with commas between -> family names; ValueError lists the known ones."""
+    from vidvla.checkpoint import ASSETS
+    from vidvla.registry import families, family, missing
 
     if text == "all":
-        return list(families())
+        problems = {name: missing(name, ASSETS / "checkpoints") for name in families()}
+        for name, problem in problems.items():
+            if problem is not None:
+                typer.echo(f"left out {name}: {problem}", err=True)
+        return [name for name, problem in problems.items() if problem is None]
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         family(name)
@@ -172,6 +177,27 @@ def publish(family: str, root: DataFolder = Path()) -> None:
 
 
 @app.command()
+def families(as_json: Json = False) -> None:
+    """List the families: what each one is, what it can be asked for, and whether it is trained."""
+    from dataclasses import asdict
+
+    from vidvla.service import Service
+
+    infos = Service(device="cpu").families()
+    if as_json:
+        typer.echo(json.dumps([asdict(info) for info in infos]))
+        return
+    for info in infos:
+        typer.echo(f"{info.name:10} {info.title}: {info.summary}")
+        if info.horizons:
+            typer.echo(f"{'':10} --horizon {', '.join(map(str, info.horizons))}")
+        if info.heads:
+            typer.echo(f"{'':10} --head {', '.join(info.heads)}")
+        if info.problem is not None:
+            typer.echo(f"{'':10} {info.problem}")
+
+
+@app.command()
 def predict(
     family: FamilyNames = "all",
     instruction: Annotated[str, typer.Option(help="What to do; the task's plainest phrasing by default.")] = "",
@@ -179,7 +205,10 @@ def predict(
     seed: Annotated[int, typer.Option(help="Layout seed of the scene, and of the sampler.")] = 500_000,
     image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = DENOISING_STEPS,
-    guidance: float = 1.0,
+    guidance: Annotated[float, typer.Option(help="Weight of the instruction.")] = 1.0,
+    image_guidance: Annotated[float, typer.Option(help="Weight of the frame, for families that edit it.")] = 1.0,
+    horizon: Annotated[int, typer.Option(help="Control steps to a target image; 0 leaves it to the family.")] = 0,
+    head: Annotated[str, typer.Option(help="Action head, for families with several.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for film strips (PNG).")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -198,18 +227,26 @@ def predict(
     truth = service.truth(scene) if scene is not None else None
     answers: list[dict[str, Any]] = []
     for name in parse_families(family):
-        rollout = service.predict(name, Request(frame, said, seed % 2**31, steps, guidance))
+        request = Request(
+            frame, said, seed % 2**31, steps, guidance,
+            horizon=horizon or None, image_guidance=image_guidance, head=head or None,
+        )  # fmt: skip
+        rollout = service.predict(name, request)
         answer: dict[str, Any] = {
             "family": name, "instruction": said, "seconds": rollout.seconds, "times": rollout.times,
             "actions": None if rollout.actions is None else rollout.actions.round(3).tolist(),
-            "units": service.action_spec.units, "notes": rollout.notes,
+            "units": service.action_spec.units, "notes": rollout.notes, "dreamed_by": rollout.dreamed_by,
+            "target_time": rollout.target_time,
         }  # fmt: skip
         if truth is not None and len(rollout.frames):
             quality = service.quality(rollout, truth, frame)
             answer |= {"psnr": quality.psnr, "psnr_copy": quality.psnr_copy}
-        if out is not None and len(rollout.frames):
-            out.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.concatenate(list(rollout.frames), axis=1)).save(out / f"{name}.png")
+        shown = {name: list(rollout.frames)}
+        shown |= {} if rollout.target is None else {f"{name}-target": [rollout.target]}
+        for file, pictures in shown.items():
+            if out is not None and pictures:
+                out.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.concatenate(pictures, axis=1)).save(out / f"{file}.png")
         answers.append(answer)
         if not as_json:
             typer.echo(f"{name}: {len(rollout.frames)} frames, {rollout.seconds['total']:.2f} s")

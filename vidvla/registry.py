@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 import vidvla.families
+from vidvla import checkpoint
 from vidvla.data.episode import Student
 from vidvla.families.base import Family
+from vidvla.foundation.stages import WORLD
 from vidvla.text import phrase_book
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
@@ -42,10 +44,26 @@ def family(name: str) -> type[Family]:
     return known[name]
 
 
+def missing(name: str, checkpoints: Path) -> str | None:
+    """None where a family's published weights are in ``checkpoints``; else what is missing and how to train it."""
+    folder = checkpoints / f"{name}-{WORLD}"
+    if (folder / checkpoint.CONFIG).is_file() and (folder / checkpoint.WEIGHTS).is_file():
+        return None
+    return f"no trained weights in {folder.name} (run: vidvla train {name})"
+
+
+def load(name: str, checkpoints: Path, device: torch.device) -> Family:
+    """A published family; a ValueError of one sentence where it is unknown, has no weights, or damaged ones."""
+    kind = family(name)
+    if (problem := missing(name, checkpoints)) is not None:
+        raise checkpoint.CheckpointError(f"expected a family with trained weights, got {name}: {problem}")
+    return kind.load(checkpoints, device)
+
+
 def student(name: str, checkpoints: Path) -> Student:
     """A published family as the policy that acts first in recorded episodes, told what to do in a training phrase."""
     torch.set_num_threads(1)  # one recording process a core
-    policy = family(name).load(checkpoints, torch.device("cpu"))
+    policy = load(name, checkpoints, torch.device("cpu"))
 
     def act(frame: Frame, task: str, seed: int) -> NDArray[np.float32]:
         phrases = phrase_book()[task].train

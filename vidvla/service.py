@@ -73,7 +73,7 @@ class Service:
         """The loaded family; ValueError with one sentence where it is unknown or has no usable weights."""
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = registry.family(name).load(self.checkpoints, self.device)
+                self._loaded[name] = registry.load(name, self.checkpoints, self.device)
             return self._loaded[name]
 
     def _awake(self, name: str) -> Family:
@@ -91,15 +91,13 @@ class Service:
         for name, kind in registry.families().items():
             if self._offered is not None and name not in self._offered:
                 continue
-            folder, problem = self.checkpoints / f"{name}-metaworld", None
-            trained: tuple[dict[str, Any], ...] = ()
+            member, path = self._loaded.get(name), self.checkpoints / f"{name}-metaworld" / checkpoint.CONFIG
+            problem = None if member is not None else registry.missing(name, self.checkpoints)
+            config: dict[str, Any] = {}
             try:
-                config = json.loads((folder / checkpoint.CONFIG).read_text())
-                trained = tuple(checkpoint.flat_records(config["trained"]))
-            except (OSError, KeyError, json.JSONDecodeError):
-                problem = (
-                    None if name in self._loaded else f"no trained weights in {folder.name} (run: vidvla train {name})"
-                )
+                config = json.loads(path.read_text()) if path.is_file() else {}
+            except json.JSONDecodeError:
+                problem = problem or f"damaged weights in {path.parent.name} (run: vidvla train {name})"
             infos.append(
                 FamilyInfo(
                     name,
@@ -110,10 +108,15 @@ class Service:
                     kind.acts,
                     kind.attends,
                     problem,
-                    trained,
+                    tuple(checkpoint.flat_records(config.get("trained", []))),
                     general=kind.general,
                     told=kind.told,
                     evolved=kind.evolved,
+                    targets=kind.targets,
+                    edits=kind.edits,
+                    differs=kind.differs,
+                    horizons=tuple(config.get("horizons", ())) if member is None else member.horizons,
+                    heads=tuple(config.get("heads", ())) if member is None else member.heads,
                 )
             )
         return infos
@@ -135,9 +138,24 @@ class Service:
         with self._thinking, torch.inference_mode():
             rollout = family(request, attention=attention, progress=progress)
             note = self._familiarity.note(request.frame) if self._familiarity is not None else None
-        if note is None:
-            return rollout
-        return Rollout(**{**vars(rollout), "notes": (*rollout.notes, note)})
+            if family.targets and not family.films:
+                rollout = self._dreamed(rollout, request)
+        return rollout if note is None else replace(rollout, notes=(*rollout.notes, note))
+
+    def _dreamed(self, rollout: Rollout, request: Request) -> Rollout:
+        """``rollout`` with the film that a world model dreams from its actions, where there is one."""
+        minds = self.drivable()
+        for info in minds:
+            if info.problem is None:
+                film = self.family(info.name)(replace(request, actions=rollout.actions))
+                spent = {f"dream by {info.name}": film.seconds["total"]}
+                total = {"total": rollout.seconds["total"] + film.seconds["total"]}
+                return replace(
+                    rollout, frames=film.frames, times=film.times, dreamed_by=info.name,
+                    seconds={**rollout.seconds, **spent, **total},
+                )  # fmt: skip
+        said = "".join(f" {info.title}: {info.problem}." for info in minds)
+        return replace(rollout, notes=(*rollout.notes, f"What its actions lead to is not dreamed here.{said}"))
 
     @functools.cached_property
     def _familiarity(self) -> Familiarity | None:

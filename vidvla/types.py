@@ -26,6 +26,9 @@ class Request:
         guidance: weight of the instruction (classifier-free guidance); 1 is plain conditioning.
         actions: (N, A) in the world's units, what the robot will do, for families that are told; it holds still
             where None.
+        horizon: control steps ahead that a target image shows, for families that imagine one; their own where None.
+        image_guidance: weight of the given frame, for families that edit it; 1 is plain conditioning.
+        head: the action head that answers, for families with several; their own where None.
     """
 
     frame: Frame
@@ -34,6 +37,9 @@ class Request:
     steps: int = DENOISING_STEPS
     guidance: float = 1.0
     actions: NDArray[np.float32] | None = None
+    horizon: int | None = None
+    image_guidance: float = 1.0
+    head: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,10 @@ class Rollout:
         attention: maps, where asked for and the family attends.
         seconds: wall-clock time of each part by name, with "total".
         notes: what the person should know, one sentence each.
+        target: (H, W, 3) uint8, what the scene should look like ``target_time`` control steps from now; None where
+            the family imagines no single image.
+        target_time: control steps from the given frame to ``target``; 0 without one.
+        dreamed_by: the family that dreamed ``frames`` from ``actions``, where the answering one predicts none itself.
     """
 
     frames: Frame
@@ -92,6 +102,9 @@ class Rollout:
     attention: Attention | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    target: Frame | None = None
+    target_time: int = 0
+    dreamed_by: str | None = None
 
 
 ProgressCallback = Callable[[float, str], None]

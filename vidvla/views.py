@@ -19,6 +19,11 @@ class FamilyInfo:
         told: its dream can be driven by actions.
         general: True where it knows more than a fixed task.
         evolved: True where a controller was evolved in its dream.
+        targets: it imagines a single image of what is to come.
+        edits: the weight of the given frame can be set.
+        differs: how it departs from what its name stands for.
+        horizons: control steps ahead that the image can show, its own choice first.
+        heads: action heads to choose from, its own choice first.
     """
 
     name: str
@@ -33,6 +38,11 @@ class FamilyInfo:
     general: bool
     told: bool
     evolved: bool
+    targets: bool = False
+    edits: bool = False
+    differs: str = ""
+    horizons: tuple[int, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

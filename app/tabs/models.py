@@ -127,13 +127,17 @@ def training(trained: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def abilities(info: FamilyInfo) -> str:
     """What a family gives, as chips."""
-    given = (("film", info.films), ("actions", info.acts), ("attention", info.attends))
+    given = [("film", info.films), ("actions", info.acts), ("attention", info.attends)]
+    given += [("target image", True)] if info.targets else []
     return "".join(f'<span class="vv-{"can" if able else "cannot"}">{name}</span>' for name, able in given)
 
 
 def limits(info: FamilyInfo) -> list[str]:
     """What a family cannot do, from its flags."""
-    found = [] if info.films else ["It predicts no film, so it cannot be compared frame by frame."]
+    if info.targets and not info.films:
+        found = ["It predicts one image and no film: the film that is shown is dreamed from its actions."]
+    else:
+        found = [] if info.films else ["It predicts no film, so it cannot be compared frame by frame."]
     found += [] if info.acts else ["It predicts no actions, so it cannot be executed."]
     return found + ([] if info.attends else ["It has no attention to look at."])
 
@@ -147,11 +151,15 @@ def card(service: Service, info: FamilyInfo, rows: list[Row], colour: str) -> st
     """One family's card."""
     parts = [words.family_head(info, colour), f'<p class="vv-by">{escape(info.source)}</p>']
     parts.append(f'<div class="vv-abilities">{abilities(info)}</div>')
+    if info.differs:
+        parts.append(f"<p>{escape(info.differs)}</p>")
+    weights, problem = "", info.problem
     try:
-        weights = words.count(service.parameters(info.name))
+        weights = words.count(service.parameters(info.name)) if problem is None else ""
     except ValueError as error:
-        weights = ""
-        parts.append(words.message(f"{info.title}: {error}.", "note"))
+        problem = str(error)
+    if problem is not None:
+        parts.append(words.message(f"{info.title}: {problem}.", "note"))
     facts = [("Weights", weights)] if weights else []
     own = [row for row in rows if row["family"] == info.name and row["metric"] in FACTS]
     facts += [(FACTS[row["metric"]], f"{row['value']:.2g} {row['unit']}") for row in own]

@@ -261,7 +261,7 @@ def measure(
     path = out or checkpoint.ASSETS / "benchmarks" / chosen.file
     every: list[Row] = []
     for name in names:
-        family = registry.family(name).load(checkpoint.ASSETS / "checkpoints", checkpoint.pick_device(device))
+        family = registry.load(name, checkpoint.ASSETS / "checkpoints", checkpoint.pick_device(device))
         with torch.inference_mode():
             rows = chosen.run(family, job)
         if rows:

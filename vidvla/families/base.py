@@ -6,12 +6,12 @@ import json
 import time
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from vidvla.types import ProgressCallback, Request, Rollout
 from vidvla.worlds.agent import Agent, Played
 from vidvla.worlds.base import Frame
 
+T = TypeVar("T")
 SMALL = "small"
 SIZES = (SMALL, "gpu")
 """Configurations that ship: what two CPU cores train, and what a GPU would."""
@@ -114,6 +115,9 @@ class Family(ABC):
         inverts: True where it reads actions from pairs of frames (:meth:`between`).
         general: False where it knows only :attr:`tasks`.
         told: True where it is told the robot's actions (:attr:`~vidvla.types.Request.actions`).
+        targets: True where it imagines a single image of what is to come (:attr:`~vidvla.types.Rollout.target`).
+        edits: True where the weight of the given frame can be set (:attr:`~vidvla.types.Request.image_guidance`).
+        differs: how it departs from what its name stands for, one or two sentences.
         evolved: True where a controller was evolved in the family's own dream (:meth:`agent`,
             :meth:`dream_scores`, :meth:`evolution`, :meth:`replay`).
         published: the phase behind each of the checkpoint's own nets.
@@ -130,12 +134,21 @@ class Family(ABC):
     inverts: ClassVar[bool] = False
     general: ClassVar[bool] = True
     told: ClassVar[bool] = False
+    targets: ClassVar[bool] = False
+    edits: ClassVar[bool] = False
+    differs: ClassVar[str] = ""
     evolved: ClassVar[bool] = False
     published: ClassVar[dict[str, str]]
     records: tuple[dict[str, Any], ...] = ()
     """What each phase behind the loaded weights used: settings, seconds, threads, data."""
     tasks: tuple[str, ...] = ()
     """The only tasks that it knows, where it cannot be told which; empty where the instruction says it."""
+    horizons: tuple[int, ...] = ()
+    """Control steps ahead that its target image can show, its own choice first (:attr:`~vidvla.types.Request.horizon`);
+    empty where it imagines none."""
+    heads: tuple[str, ...] = ()
+    """Action heads that can be asked for, its own choice first (:attr:`~vidvla.types.Request.head`); empty where there
+    is one alone."""
 
     @classmethod
     @abstractmethod
@@ -237,6 +250,15 @@ def read_config(name: str, size: str = SMALL) -> dict[str, Any]:
     folder = resources.files("vidvla.configs")
     file = folder.joinpath(f"{name}.toml") if size == SMALL else folder.joinpath(size, f"{name}.toml")
     return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def pick(asked: T | None, known: Sequence[T], what: str) -> T:
+    """``asked``, or the first of ``known`` where None; ValueError lists them."""
+    if asked is None:
+        return known[0]
+    if asked not in known:
+        raise ValueError(f"expected {what} among {', '.join(map(str, known))}; got {asked!r}")
+    return asked
 
 
 def fit_square(frame: Frame, size: int) -> Frame:

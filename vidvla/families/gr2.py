@@ -1,21 +1,29 @@
-"""GR-2-style: one transformer predicts the film and, from its hidden states, the actions."""
+"""GR-2-style: one transformer predicts the film and, from its hidden states, the actions.
+
+Beside the head that is trained with the film, others read the same hidden states of the finished net, to compare what
+they are good for (:mod:`vidvla.nn.heads`).
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
-from vidvla.data.films import WindowSpec
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
-from vidvla.foundation.backbone import BackboneConfig, denoise
+from vidvla.data.films import FilmBatch, FilmData, WindowSpec
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, pick, read_config
+from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
 from vidvla.foundation.film import FilmModel
 from vidvla.foundation.stages import (
     CODEC,
@@ -33,11 +41,82 @@ from vidvla.foundation.stages import (
 )
 from vidvla.nn.attention import capture_attention
 from vidvla.nn.codec import FrameCodec
-from vidvla.nn.video_dit import Hidden
+from vidvla.nn.heads import HEADS, ActionHead, make_head
+from vidvla.nn.video_dit import Hidden, VideoActionDiT
+from vidvla.pixels import to_float
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 
 JOINT = "gr2.joint"
+HEAD = "gr2.head."
+"""Phases of the heads that are trained afterwards, one a kind."""
+JOINT_HEAD = "joint"
+"""The head that is trained with the film, and answers unless another one is asked for."""
+
+
+class HeadConfig(BaseModel):
+    """Sizes of the heads that are trained afterwards; defaults are those that tests use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=32, gt=0)
+    n_layers: int = Field(default=1, gt=0)
+    n_heads: int = Field(default=2, gt=0)
+
+    def head(self, kind: str, sizes: BackboneConfig, action_dim: int) -> ActionHead:
+        """A fresh head over the film net's hidden states."""
+        return make_head(kind, 2 * sizes.d_model, action_dim, **self.model_dump())
+
+
+def read_steps(net: VideoActionDiT, hidden: Hidden) -> Tensor:
+    """What heads read of each control step, (B, K * chunk, 2 d_model): the hidden states of the frame it leads to."""
+    return net.read(hidden).repeat_interleave(net.action_chunk, dim=1)
+
+
+class HeadStage:
+    """Learn a head of one kind on the hidden states of the finished net, which stays as it is.
+
+    Args:
+        spec: how windows are cut.
+        start: the finished net.
+    """
+
+    def __init__(
+        self, kind: str, context: Context, config: HeadConfig, spec: WindowSpec, start: Callable[[], VideoActionDiT]
+    ) -> None:
+        self.name, self.kind, self.context, self.config, self.spec = HEAD + kind, kind, context, config, spec
+        self.start = start
+
+    @functools.cached_property
+    def data(self) -> FilmData:
+        return film_data(self.context, WORLD)
+
+    @functools.cached_property
+    def net(self) -> VideoActionDiT:
+        return self.start().eval().requires_grad_(False)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        head = self.config.head(self.kind, backbone_config(self.context.size), len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(head, "net")
+        return head
+
+    def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
+        return self.data.batch(size, self.spec, generator)
+
+    def loss(self, model: nn.Module, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        net, scene = self.net.to(batch.first.device), Scene(to_float(batch.pixels), batch.first, batch.text)
+        with torch.no_grad():  # as in use: the hidden states behind the first denoising step
+            step = next(denoise(net, scene, batch.times, steps=1, generator=generator))
+            features = read_steps(net, step.hidden)
+        error, mask = model(features, batch.actions.flatten(1, 2), generator), batch.action_mask.flatten(1, 2)
+        return {"loss": (error * mask).sum() / mask.sum().clamp(min=1)}
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.data.episodes)}
+
+    def preview(self, model: nn.Module) -> None:
+        return None
 
 
 class Gr2(Family):
@@ -51,10 +130,11 @@ class Gr2(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
-    published: ClassVar[dict[str, str]] = {"net": JOINT}
+    published: ClassVar[dict[str, str]] = {"net": JOINT} | {f"head_{kind}": HEAD + kind for kind in HEADS}
 
-    def __init__(self, model: FilmModel, scale: ActionScale) -> None:
-        self.model, self.scale = model, scale
+    def __init__(self, model: FilmModel, scale: ActionScale, trained: Mapping[str, ActionHead]) -> None:
+        self.model, self.scale, self.trained = model, scale, trained
+        self.heads = (JOINT_HEAD, *trained)
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
@@ -69,66 +149,106 @@ class Gr2(Family):
                 action_weight=config["action_weight"], full_noise=config["full_noise"],
             )  # fmt: skip
 
-        return [*backbone_phases(size), Phase(JOINT, joint, TrainConfig(**config["train"]["joint"]), (CODEC, FILM))]
+        plain, sizes = replace(spec, drop_text=0.0), HeadConfig(**config["head"])
+
+        def head(kind: str) -> Phase:
+            def stage(context: Context) -> HeadStage:
+                return HeadStage(
+                    kind, context, sizes, plain,
+                    lambda: load_net(context.weights(JOINT), model, len(unit_actions().low)),
+                )  # fmt: skip
+
+            return Phase(HEAD + kind, stage, TrainConfig(**config["train"]["head"]), (CODEC, JOINT))
+
+        film = TrainConfig(**config["train"]["joint"])
+        return [*backbone_phases(size), Phase(JOINT, joint, film, (CODEC, FILM)), *map(head, HEADS)]
 
     @classmethod
     def publish(cls, context: Context) -> None:
-        scale = unit_actions()
+        scale, sizes = unit_actions(), backbone_config(context.size)
+        head = HeadConfig(**read_config(cls.name, context.size)["head"])
+        nets: dict[str, nn.Module] = {"net": load_net(context.weights(JOINT), sizes, len(scale.low))}
+        trained = [kind for kind in HEADS if (context.weights(HEAD + kind) / checkpoint.WEIGHTS).is_file()]
+        for kind in trained:
+            net = head.head(kind, sizes, len(scale.low))
+            checkpoint.load(context.weights(HEAD + kind)).fill(net, "net")
+            nets[f"head_{kind}"] = net
         config = context.description(
-            cls.name, WORLD, [CODEC, PHYSICS, FILM, JOINT],
-            model=backbone_config(context.size).model_dump(), actions=scale.saved(),
+            cls.name, WORLD, [CODEC, PHYSICS, FILM, JOINT, *(HEAD + kind for kind in trained)],
+            model=sizes.model_dump(), actions=scale.saved(), head=head.model_dump(), heads=[JOINT_HEAD, *trained],
         )  # fmt: skip
-        net = load_net(context.weights(JOINT), backbone_config(context.size), len(scale.low))
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
+        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, config)
         publish_codec(context)
 
     @classmethod
     def load(cls, checkpoints: Path, device: torch.device) -> Gr2:
         folder = checkpoints / f"{cls.name}-{WORLD}"
-        config = checkpoint.load(folder).config
-        sizes = BackboneConfig(**config["model"])
+        saved = checkpoint.load(folder)
+        config, sizes = saved.config, BackboneConfig(**saved.config["model"])
         scale = ActionScale(**config["actions"])
         net = load_net(folder, sizes, len(scale.low)).eval().to(device)
-        family = cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale)
-        family.records = tuple(config["trained"])
+        trained = {}
+        for kind in config.get("heads", [JOINT_HEAD])[1:]:
+            head = HeadConfig(**config["head"]).head(kind, sizes, len(scale.low))
+            saved.fill(head, f"head_{kind}")
+            trained[kind] = head.eval().to(device)
+        family = cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale, trained)
+        # figures are of its own head: what the others cost is no part of it
+        family.records = tuple(record for record in config["trained"] if not record["phase"].startswith(HEAD))
         return family
 
     @classmethod
     def tiny(cls) -> Gr2:
         sizes, scale = BackboneConfig(), unit_actions()
         codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
-        return cls(FilmModel(codec, sizes.net(len(scale.low)).eval(), sizes, torch.device("cpu")), scale)
+        heads = {kind: HeadConfig().head(kind, sizes, len(scale.low)).eval() for kind in HEADS}
+        return cls(FilmModel(codec, sizes.net(len(scale.low)).eval(), sizes, torch.device("cpu")), scale, heads)
 
     def nets(self) -> dict[str, nn.Module]:
-        return {"codec": self.model.codec, "net": self.model.net}
+        heads = {f"head_{kind}": head for kind, head in self.trained.items()}
+        return {"codec": self.model.codec, "net": self.model.net, **heads}
+
+    def _asked(self, request: Request) -> str:
+        """The head that a request asks for; ValueError where it is unknown or not trained."""
+        if request.head in HEADS and request.head not in self.heads:
+            raise ValueError(
+                f"expected a trained action head among {', '.join(self.heads)}; got {request.head!r}"
+                f" (run: vidvla train {self.name})"
+            )
+        return pick(request.head, self.heads, "an action head")
 
     @torch.no_grad()
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock = Clock()
+        clock, kind = Clock(), self._asked(request)
         with clock.part("encode"):
             scene = self.model.scene(request)
         with capture_attention() if attention else nullcontext() as trace:
             first, last = self.model.film(scene, request, clock, progress)
         with clock.part("actions"):
             # the first step saw pure noise: its hidden states are what the head was mostly trained on
-            actions = self._actions(first.hidden)
+            actions = self._actions(first.hidden, kind, request.seed)
         with clock.part("decode"):
             frames = self.model.decode(last.clean, scene)
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
         return Rollout(frames, self.model.key_times(), actions, maps, clock.done())
 
-    def _actions(self, hidden: Hidden) -> NDArray[np.float32]:
-        return self.scale.to_world(self.model.net.act(hidden)[0].flatten(0, 1).float().cpu().numpy())
+    def _actions(self, hidden: Hidden, kind: str, seed: int) -> NDArray[np.float32]:
+        net = self.model.net
+        if kind == JOINT_HEAD:
+            unit = net.act(hidden).flatten(1, 2)
+        else:
+            unit = self.trained[kind].sample(read_steps(net, hidden), torch.Generator().manual_seed(seed))
+        return self.scale.to_world(unit[0].float().cpu().numpy())
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
-        scene = self.model.scene(request)
+        kind, scene = self._asked(request), self.model.scene(request)
         generator = torch.Generator().manual_seed(request.seed)
         times = self.model.times(*self.model.key_times())
         step = next(denoise(self.model.net, scene, times, steps=1, generator=generator))
-        return self._actions(step.hidden)
+        return self._actions(step.hidden, kind, request.seed)
 
 
 FAMILY = Gr2

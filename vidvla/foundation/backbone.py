@@ -158,6 +158,7 @@ def denoise(
     *,
     steps: int,
     guidance: float = 1.0,
+    image_guidance: float = 1.0,
     generator: torch.Generator,
     known: Tensor | None = None,
     given: Tensor | None = None,
@@ -166,8 +167,10 @@ def denoise(
 
     Args:
         times: (B, K) control steps from the first frame.
-        steps: number of network calls (twice that with guidance).
+        steps: number of network calls (twice that with guidance, three times with guidance by the first frame).
         guidance: classifier-free guidance weight (Ho and Salimans 2022); 1 asks the net once a step.
+        image_guidance: the same for the first frame (InstructPix2Pix, arXiv 2211.09800), for nets that have learned
+            without it.
         known: (B, K) bool, futures that are given in ``given`` (B, K, C, h, w) and kept.
     """
     if steps < 1:
@@ -179,16 +182,21 @@ def denoise(
     select = free[:, :, None, None, None]
     scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=TRAIN_TIMESTEPS, shift=2.0)
     scheduler.set_timesteps(sigmas=np.linspace(1.0, 1.0 / steps, steps), device=sample.device)
-    silent = Scene(scene.pixels, scene.latents, TextTokens(scene.text.tokens, torch.zeros_like(scene.text.mask)))
+    silence = TextTokens(scene.text.tokens, torch.zeros_like(scene.text.mask))
+    silent = Scene(scene.pixels, scene.latents, silence)
+    blind = Scene(torch.zeros_like(scene.pixels), torch.zeros_like(scene.latents), silence)
     for index, timestep in enumerate(scheduler.timesteps):
         if given is not None:
             sample = torch.where(select, sample, given)
         sigma = scheduler.sigmas[index]
         # the instructed call comes last: a trace of attention shows the last one
-        plain = None if guidance == 1 else predict_clean(net, silent, sample, sigma * free, times)[0]
+        asked = [silent] * (guidance != 1 or image_guidance != 1) + [blind] * (image_guidance != 1)
+        plain = [predict_clean(net, other, sample, sigma * free, times)[0] for other in asked]
         clean, hidden = predict_clean(net, scene, sample, sigma * free, times)
-        if plain is not None:
-            clean = plain + guidance * (clean - plain)
+        if plain:
+            clean = plain[0] + guidance * (clean - plain[0])
+        if image_guidance != 1:
+            clean = clean + (image_guidance - 1) * (plain[0] - plain[1])
         yield FilmStep(index, clean if given is None else torch.where(select, clean, given), hidden)
         sample = scheduler.step((sample - clean) / sigma, timestep, sample, return_dict=False)[0]
 

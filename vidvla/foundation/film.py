@@ -31,6 +31,8 @@ def check_request(request: Request) -> str:
         raise ValueError(f"expected 1 to {MAX_STEPS} denoising steps, got {request.steps}")
     if not 0 <= request.guidance <= MAX_GUIDANCE:
         raise ValueError(f"expected a guidance from 0 to {MAX_GUIDANCE:g}, got {request.guidance:g}")
+    if not 0 <= request.image_guidance <= MAX_GUIDANCE:
+        raise ValueError(f"expected an image guidance from 0 to {MAX_GUIDANCE:g}, got {request.image_guidance:g}")
     if not 0 <= request.seed < 2**31:
         raise ValueError(f"expected a seed from 0 to {2**31 - 1}, got {request.seed}")
     return check_instruction(request.instruction)

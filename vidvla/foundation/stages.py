@@ -93,8 +93,12 @@ class FilmStage:
     def build(self, own: Path | None = None) -> nn.Module:
         return JointNet(self.start(own), self.action_weight, self.full_noise)
 
+    def cut(self, size: int, spec: WindowSpec, generator: torch.Generator) -> FilmBatch:
+        """``size`` windows cut as ``spec`` says."""
+        return self.data.batch(size, spec, generator)
+
     def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
-        return self.data.batch(size, self.spec, generator)
+        return self.cut(size, self.spec, generator)
 
     def loss(self, model: nn.Module, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
         values: dict[str, Tensor] = model(batch, generator)
@@ -106,7 +110,7 @@ class FilmStage:
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
         assert isinstance(model, JointNet)
-        batch = self.data.batch(6, WindowSpec(self.spec.frames, self.spec.stride, 0.0, 0.0), _generator(7))
+        batch = self.cut(6, WindowSpec(self.spec.frames, self.spec.stride, 0.0, 0.0), _generator(7))
         device = next(model.parameters()).device
         batch = batch.to(device)
         codec = load_codec(self.context.weights(CODEC)).to(device)

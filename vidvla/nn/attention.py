@@ -98,9 +98,10 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """x (B, N, D) looks at memory (B, M, D) -> (B, N, D)."""
+    def forward(self, x: Tensor, memory: Tensor, visible: Tensor | None = None) -> Tensor:
+        """x (B, N, D) looks at memory (B, M, D), at what ``visible`` (B, M) bool says or at all -> (B, N, D)."""
         q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.n_heads)
         k, v = rearrange(self.kv(memory), "b m (two h d) -> two b h m d", two=2, h=self.n_heads)
-        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        mask = None if visible is None else visible[:, None, None, :]
+        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))

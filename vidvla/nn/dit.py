@@ -83,9 +83,11 @@ class DiTBlock(nn.Module):
         rows: Tensor | None = None,
         visible: Tensor | None = None,
         memory: Tensor | None = None,
+        memory_visible: Tensor | None = None,
     ) -> Tensor:
         """x (B, N, D) -> (B, N, D); ``cond`` and ``rows`` as in :class:`AdaLayerNorm`; ``visible`` (B, N) bool
-        says which tokens may be looked at; ``memory`` (B, M, D) is the second sequence of a block with ``cross``."""
+        says which tokens may be looked at; ``memory`` (B, M, D) is the second sequence of a block with ``cross``,
+        ``memory_visible`` (B, M) the same of it."""
         gates = self.gates(cond if cond.ndim == 3 else cond[:, None])
         if rows is not None:
             gates = gates[:, rows]
@@ -94,5 +96,5 @@ class DiTBlock(nn.Module):
         if self.cross is not None and self.cross_norm is not None:
             if memory is None:
                 raise ValueError("expected a memory for a block with cross-attention, got none")
-            x = x + self.cross(self.cross_norm(x), memory)
+            x = x + self.cross(self.cross_norm(x), memory, memory_visible)
         return x + gate2 * self.mlp(self.norm2(x, cond, rows))

@@ -68,6 +68,7 @@ class VideoActionDiT(nn.Module):
         action_chunk: actions a future frame.
         action_tokens: read the actions from tokens of their own besides each future frame's mean.
         pixel_stem: look at the given frame's pixels too (pass ``pixels``).
+        cross: blocks with cross-attention, for nets that keep the instruction out of the sequence.
     """
 
     outer_positions: Tensor
@@ -90,6 +91,7 @@ class VideoActionDiT(nn.Module):
         action_chunk: int = 1,
         action_tokens: bool = False,
         pixel_stem: bool = False,
+        cross: bool = False,
     ) -> None:
         super().__init__()
         if img_size % patch_size:
@@ -114,14 +116,16 @@ class VideoActionDiT(nn.Module):
         fine_heads = max(fine_dim // 32, 1)
         self.text_outer = nn.Linear(d_model, self.outer_dim) if fine_layers else None
         self.fine_in = nn.ModuleList(
-            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine in {i + 1}") for i in range(fine_layers)
+            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine in {i + 1}", cross=cross) for i in range(fine_layers)
         )
         self.merge = nn.Linear(4 * fine_dim, d_model) if fine_layers else None
         self.time_inner = nn.Linear(64, d_model) if fine_layers else None
-        self.blocks = nn.ModuleList(DiTBlock(d_model, n_heads, d_model, label=f"wide {i + 1}") for i in range(n_layers))
+        self.blocks = nn.ModuleList(
+            DiTBlock(d_model, n_heads, d_model, label=f"wide {i + 1}", cross=cross) for i in range(n_layers)
+        )
         self.split = nn.Linear(d_model, 4 * fine_dim) if fine_layers else None
         self.fine_out = nn.ModuleList(
-            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine out {i + 1}") for i in range(fine_layers)
+            DiTBlock(fine_dim, fine_heads, d_model, label=f"fine out {i + 1}", cross=cross) for i in range(fine_layers)
         )
         self.film_norm = AdaLayerNorm(self.outer_dim, d_model)
         self.film_head = nn.Linear(self.outer_dim, pixels)
@@ -196,32 +200,10 @@ class VideoActionDiT(nn.Module):
         pixels: Tensor | None = None,
     ) -> tuple[Hidden, Tensor]:
         """Hidden states and the condition (B, 1 + n_future, d_model) of the frames; arguments as in ``forward``."""
-        batch, device = len(cond_frame), cond_frame.device
-        if noisy_futures.shape[1] != self.n_future:
-            raise ValueError(f"expected {self.n_future} future frames, got {noisy_futures.shape[1]}")
-        if (pixels is None) != (self.stem is None):
-            raise ValueError("expected pixels exactly where the net has a pixel stem")
-        if times is None:
-            times = torch.arange(1, self.n_future + 1, device=device).expand(batch, -1)
-        levels = timestep[:, None].expand(-1, self.n_future) if timestep.ndim == 1 else timestep
-        levels, moments = (
-            F.pad(levels.float(), (1, 0)),
-            F.pad(times.float(), (1, 0)),
-        )  # the given frame: clean, now
-        moment = sinusoidal(moments, 64, longest=200.0)
-        given = torch.zeros(batch, self.n_future + 1, 64, device=device)
-        given[:, 0] = 1
-        cond = self.condition(torch.cat([sinusoidal(levels, 64), moment, given], dim=-1))
+        cond, moment = self._conditions(timestep, times, noisy_futures)
         text, visible = self.encode_text(lang, lang_mask)
-        x = self.embed(self.patchify(torch.cat([cond_frame[:, None], noisy_futures], dim=1)))
-        x = x.unflatten(1, (self.n_future + 1, -1))  # (B, 1 + K, P, D)
-        first = x[:, :1]
-        if self.stem is not None and pixels is not None:
-            first = first + self.stem(pixels)[:, None]
-        # Every future place starts out knowing what the given frame shows there (as AVDC and UniPi concatenate it):
-        # finding the same place by attention first has to be learned, which takes longer than a short training.
-        x = torch.cat([first, x[:, 1:] + self.given_to_future(first)], dim=1)
-        x = x + self.outer_positions + self.time_outer(moment)[:, :, None]
+        x = self._places(cond_frame, noisy_futures, pixels) + self.time_outer(moment)[:, :, None]
+        device = x.device
         if self.merge is None:
             x, actions = self._wide(x, text, cond, visible)
             return Hidden(x[:, 1:], x[:, 1:].mean(dim=2), actions), cond
@@ -232,20 +214,51 @@ class VideoActionDiT(nn.Module):
         for block in self.fine_in:
             x = block(x, cond, rows, mask)
         start = layout.frames[0].start
-        coarse = rearrange(
-            x[:, start:], "b (t h p w q) d -> b t (h w) (p q d)", t=self.n_future + 1, h=self.side // 2, p=2, q=2,
-            w=self.side // 2,
-        )  # fmt: skip
-        coarse = self.merge(coarse) + self.inner_positions + self.time_inner(moment)[:, :, None]  # type: ignore[misc]
-        wide, actions = self._wide(coarse, text, cond, visible)
-        back = rearrange(
-            self.split(wide), "b t (h w) (p q d) -> b (t h p w q) d", h=self.side // 2, w=self.side // 2, p=2, q=2  # type: ignore[misc]
-        )  # fmt: skip
-        x = torch.cat([x[:, :start], x[:, start:] + back], dim=1)
+        wide, actions = self._wide(self._merged(x[:, start:], moment), text, cond, visible)
+        x = torch.cat([x[:, :start], x[:, start:] + self._parted(wide)], dim=1)
         for block in self.fine_out:
             x = block(x, cond, rows, mask)
         patches = x[:, start:].unflatten(1, (self.n_future + 1, -1))[:, 1:]
         return Hidden(patches, wide[:, 1:].mean(dim=2), actions), cond
+
+    def _conditions(self, timestep: Tensor, times: Tensor | None, futures: Tensor) -> tuple[Tensor, Tensor]:
+        """Condition (B, 1 + K, d_model) and moment (B, 1 + K, 64) of the given frame, clean and now, and of futures."""
+        batch, count, device = len(futures), self.n_future, futures.device
+        if futures.shape[1] != count:
+            raise ValueError(f"expected {count} future frames, got {futures.shape[1]}")
+        if times is None:
+            times = torch.arange(1, count + 1, device=device).expand(batch, -1)
+        levels = timestep[:, None].expand(-1, count) if timestep.ndim == 1 else timestep
+        moment = sinusoidal(F.pad(times.float(), (1, 0)), 64, longest=200.0)
+        given = torch.zeros(batch, count + 1, 64, device=device)
+        given[:, 0] = 1
+        parts = [sinusoidal(F.pad(levels.float(), (1, 0)), 64), moment, given]
+        return self.condition(torch.cat(parts, dim=-1)), moment
+
+    def _places(self, given: Tensor, futures: Tensor, pixels: Tensor | None) -> Tensor:
+        """Tokens (B, 1 + K, P, D) of the given frame's and the futures' places."""
+        if (pixels is None) != (self.stem is None):
+            raise ValueError("expected pixels exactly where the net has a pixel stem")
+        x = self.embed(self.patchify(torch.cat([given[:, None], futures], dim=1)))
+        x = x.unflatten(1, (self.n_future + 1, -1))
+        first = x[:, :1]
+        if self.stem is not None and pixels is not None:
+            first = first + self.stem(pixels)[:, None]
+        # Every future place starts out knowing what the given frame shows there (as AVDC and UniPi concatenate it):
+        # finding the same place by attention first has to be learned, which takes longer than a short training.
+        return torch.cat([first, x[:, 1:] + self.given_to_future(first)], dim=1) + self.outer_positions
+
+    def _merged(self, x: Tensor, moment: Tensor) -> Tensor:
+        """Places (B, T * P, fine_dim) at ``moment`` (B, T, 64) -> those of the wide layers, (B, T, P / 4, d_model)."""
+        half = self.side // 2
+        x = rearrange(x, "b (t h p w q) d -> b t (h w) (p q d)", t=moment.shape[1], h=half, p=2, w=half, q=2)
+        return self.merge(x) + self.inner_positions + self.time_inner(moment)[:, :, None]  # type: ignore[misc]
+
+    def _parted(self, wide: Tensor) -> Tensor:
+        """What wide places (B, T, P / 4, d_model) add to the narrow ones, (B, T * P, fine_dim)."""
+        half = self.side // 2
+        back: Tensor = self.split(wide)  # type: ignore[misc]
+        return rearrange(back, "b t (h w) (p q d) -> b (t h p w q) d", h=half, w=half, p=2, q=2)
 
     def _visible(self, text_visible: Tensor, layout: TokenLayout) -> Tensor | None:
         if bool(text_visible.all()):
@@ -273,12 +286,15 @@ class VideoActionDiT(nn.Module):
         rows = torch.arange(1, self.n_future + 1, device=cond.device).repeat_interleave(count)
         return self.film_head(self.film_norm(hidden.patches.flatten(1, 2), cond, rows))
 
+    def read(self, hidden: Hidden) -> Tensor:
+        """What action heads read: (B, n_future, d_model), or twice as wide with action tokens."""
+        return hidden.frames if hidden.actions is None else torch.cat([hidden.frames, hidden.actions], dim=-1)
+
     def act(self, hidden: Hidden) -> Tensor:
         """The action head: (B, n_future, A), or (B, n_future, chunk, A) for chunks of several actions."""
         if self.action_head is None:
             raise ValueError("expected a net with an action head (action_dim > 0), got one without")
-        parts = [hidden.frames] if hidden.actions is None else [hidden.frames, hidden.actions]
-        actions = self.action_head(torch.cat(parts, dim=-1))
+        actions = self.action_head(self.read(hidden))
         return actions if self.action_chunk == 1 else actions.unflatten(-1, (self.action_chunk, self.action_dim))
 
     def forward(

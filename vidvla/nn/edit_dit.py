@@ -1,0 +1,80 @@
+"""A picture edited as told: the given frame in the channels, the instruction by cross-attention."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vidvla.nn.video_dit import Hidden, VideoActionDiT
+from vidvla.types import TokenLayout
+
+
+class EditDiT(VideoActionDiT):
+    """One future frame as an edit of the given one (InstructPix2Pix, Brooks et al. 2023, arXiv 2211.09800).
+
+    The given frame is no part of the sequence: at every place it is added to the future frame's embedding, as channels
+    side by side under one linear map would be. The instruction is looked at by cross-attention. So there are fewer than
+    half of a film net's tokens, while every weight that the two have in common has the same name and meaning: an edit
+    can begin with what a film net learned. Cross-attention starts at zero then.
+
+    Args:
+        img_size: side of the frames, in pixels or in latents.
+        d_model: width of the wide layers.
+        n_heads: heads of the wide layers.
+        n_layers: number of the wide layers.
+        lang_dim: width of the instruction's tokens.
+        channels: channels of a frame.
+        fine_dim: width of the narrow layers.
+        fine_layers: narrow layers on either side of the wide ones; 0 for none.
+    """
+
+    def __init__(
+        self,
+        img_size: int,
+        d_model: int,
+        n_heads: int,
+        n_layers: int,
+        lang_dim: int,
+        *,
+        channels: int,
+        fine_dim: int,
+        fine_layers: int,
+    ) -> None:
+        super().__init__(
+            img_size, 1, 1, d_model, n_heads, n_layers, lang_dim, 0, channels=channels, fine_dim=fine_dim,
+            fine_layers=fine_layers, pixel_stem=True, cross=True,
+        )  # fmt: skip
+
+    def hidden(
+        self,
+        cond_frame: Tensor,
+        noisy_futures: Tensor,
+        timestep: Tensor,
+        lang: Tensor,
+        *,
+        lang_mask: Tensor | None = None,
+        times: Tensor | None = None,
+        pixels: Tensor | None = None,
+    ) -> tuple[Hidden, Tensor]:
+        """As in :class:`VideoActionDiT`; there are no action tokens."""
+        cond, moment = self._conditions(timestep, times, noisy_futures)
+        text, visible = self.encode_text(lang, lang_mask)
+        x, now = self._places(cond_frame, noisy_futures, pixels)[:, 1], cond[:, 1]
+        x = x + self.time_outer(moment[:, 1:])
+        if self.merge is None:
+            for block in self.blocks:
+                x = block(x, now, memory=text, memory_visible=visible)
+            return Hidden(x[:, None], x.mean(dim=1, keepdim=True), None), cond
+        narrow = self.text_outer(text)  # type: ignore[misc]
+        for block in self.fine_in:
+            x = block(x, now, memory=narrow, memory_visible=visible)
+        wide = self._merged(x, moment[:, 1:])[:, 0]
+        for block in self.blocks:
+            wide = block(wide, now, memory=text, memory_visible=visible)
+        x = x + self._parted(wide[:, None])
+        for block in self.fine_out:
+            x = block(x, now, memory=narrow, memory_visible=visible)
+        return Hidden(x[:, None], wide.mean(dim=1, keepdim=True), None), cond
+
+    def _layout(self, text_tokens: int, side: int, with_actions: bool) -> TokenLayout:
+        """The future frame's places alone."""
+        return TokenLayout(range(0), (range(0), range(side * side)), range(side * side, side * side), side)
