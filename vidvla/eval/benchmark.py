@@ -70,8 +70,8 @@ def tasks_and_all(
     return [*rows, Row.of(family, "all", metric, unit, estimate(everything))] if everything else rows
 
 
-def _policy(family: Family, phrase: str, seed: int, steps: int) -> Policy:
-    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan, steps))
+def _policy(family: Family, phrase: str, seed: int, steps: int, head: str | None) -> Policy:
+    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan, steps, head=head))
 
 
 def measure_closed_loop(
@@ -81,15 +81,20 @@ def measure_closed_loop(
     phrasings: Phrasings,
     execute: int = EXECUTE,
     steps: int = DENOISING_STEPS,
+    head: str | None = None,
 ) -> list[Row]:
-    """Share of episodes fulfilled within 500 physics steps, replanning every ``execute`` control steps."""
+    """Share of episodes fulfilled within 500 physics steps, replanning every ``execute`` control steps.
+
+    Args:
+        head: the action head that answers; the family's own where None.
+    """
     world = MetaWorld()
     outcomes: dict[str, list[float]] = {task: [] for task in tasks}
     replans: dict[str, list[float]] = {task: [] for task in tasks}
     with tqdm(total=len(tasks) * len(seeds), desc=f"closed loop {family.name}") as bar:
         for seed in seeds:
             for task in tasks:
-                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed, steps)
+                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed, steps, head)
                 world.reset(task, seed)
                 *_, last = closed_loop(world, policy, world.snapshot(), execute=execute)
                 outcomes[task].append(float(last.success))

@@ -16,6 +16,7 @@ from vidvla import checkpoint, registry
 from vidvla.eval.benchmark import read_benchmark
 from vidvla.eval.controllers import TAUS
 from vidvla.families.base import CONTROLLERS, EVOLVED
+from vidvla.nn.heads import HEADS
 from vidvla.worlds.metaworld import AVDC_TASKS
 
 BLOCK = re.compile(r"(<!-- figures: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -100,6 +101,49 @@ def _film(folder: Path) -> str:
                  _cell(ssim_copy, digits=3, interval=False), str(film["n"])]
             )  # fmt: skip
     head = ["family", "control steps ahead", "PSNR, dB", "copy", "gain", "SSIM", "copy", "films"]
+    return _table(head, body)
+
+
+def _target(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "target.json")["rows"], []
+    for name in _families(rows):
+        own = [r["metric"] for r in rows if (r["family"], r["task"]) == (name, "all")]
+        for horizon in sorted(int(metric.removeprefix("psnr_h")) for metric in own if metric.startswith("psnr_h")):
+            line = [_title(name), str(horizon)]
+            for metric, digits in (("psnr", 1), ("ssim", 3), ("lpips", 3)):
+                line.append(_cell(_find(rows, name, "all", f"{metric}_h{horizon}"), digits=digits))
+                copy = _find(rows, name, "all", f"{metric}_copy_h{horizon}")
+                line.append(_cell(copy, digits=digits, interval=False))
+            found = _find(rows, name, "all", f"psnr_h{horizon}")
+            body.append([*line, str(found["n"] if found else 0)])
+    head = ["family", "control steps ahead", "PSNR, dB", "copy", "SSIM", "copy", "LPIPS", "copy", "images"]
+    return _table(head, body)
+
+
+def _heads(folder: Path) -> str:
+    rows, body = read_benchmark(folder / "heads.json")["rows"], []
+    titles = {kind: head.title for kind, head in HEADS.items()}
+    for name in _families(rows):
+        for row in [
+            r for r in rows if (r["family"], r["task"]) == (name, "all") and r["metric"].startswith("error_cm_")
+        ]:
+            kind = row["metric"].removeprefix("error_cm_")
+            success, gripper, seconds = (
+                _find(rows, name, "all", f"{m}_{kind}") for m in ("success", "gripper", "seconds")
+            )
+            body.append(
+                [_title(name), titles.get(kind, kind), _cell(success, 100, 0), _cell(row, digits=2),
+                 _cell(gripper, 100, 0), _cell(seconds, digits=2), str(success["n"] if success else 0)]
+            )  # fmt: skip
+    head = [
+        "family",
+        "head",
+        "success, %",
+        "error, cm a control step",
+        "gripper agreement, %",
+        "seconds a look",
+        "trials",
+    ]
     return _table(head, body)
 
 
@@ -201,6 +245,8 @@ def _dream(folder: Path) -> str:
 TABLES: dict[str, Callable[[Path], str]] = {
     "closed-loop": _closed_loop,
     "film": _film,
+    "target": _target,
+    "heads": _heads,
     "inverse-dynamics": _simple(
         "inverse_dynamics.json",
         [
@@ -262,7 +308,7 @@ def fill(text: str, folder: Path) -> str:
 
 CARD = """# {title}
 
-{summary}
+{summary}{differs}
 
 Source of the idea: {source}. World: {world}, 128 x 128 pixels, 16 control steps a second; seeds below 500,000.
 
@@ -306,7 +352,8 @@ def card(name: str, folder: Path, benchmarks: Path) -> str:
                 interval = "" if row["n"] == 1 else f"{row['low']:.3g} to {row['high']:.3g}"
                 body.append([row["metric"], f"{row['value']:.4g}", row["unit"], interval, str(row["n"])])
     return CARD.format(
-        title=kind.title, summary=kind.summary, source=kind.source, world=config["world"],
+        title=kind.title, summary=kind.summary, differs=f"\n\n{kind.differs}" if kind.differs else "",
+        source=kind.source, world=config["world"],
         phases=_phases(config["trained"]), figures=_table(["metric", "value", "unit", "95 %", "n"], body),
     )  # fmt: skip
 

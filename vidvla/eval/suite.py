@@ -30,6 +30,7 @@ from vidvla.eval.metrics import Estimate, Row, mean, proportion
 from vidvla.eval.planning import measure_planning
 from vidvla.eval.ranking import measure_ranking
 from vidvla.eval.rollouts import EXECUTE
+from vidvla.eval.targets import measure_heads, measure_target
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
 from vidvla.text import phrase_book
@@ -61,6 +62,17 @@ def _acting(family: Family, job: Job) -> list[Row]:
 def _film(family: Family, job: Job) -> list[Row]:
     known = family.films and not family.told  # told ones film what they are told: see the rollouts
     return measure_film(family, job.tasks, job.seeds, job.phrasings, job.steps) if known else []
+
+
+def _target(family: Family, job: Job) -> list[Row]:
+    known = (family.targets or family.films) and not family.told and not family.tasks
+    return measure_target(family, job.tasks, job.seeds, job.phrasings, job.steps) if known else []
+
+
+def _heads(family: Family, job: Job) -> list[Row]:
+    if not family.heads:
+        return []
+    return measure_heads(family, job.tasks, job.seeds, job.phrasings, job.execute, job.steps)
 
 
 def _dream(family: Family, job: Job) -> list[Row]:
@@ -205,6 +217,8 @@ def _dreaming(run: Callable[[WorldModel, Job], list[Row]]) -> Callable[[Family, 
 MEASURES = {
     "closed-loop": Measure("closed_loop.json", _closed_loop),
     "film": Measure("film.json", _film),
+    "target": Measure("target.json", _target),
+    "heads": Measure("heads.json", _heads, seeds=range(500_000, 500_003)),
     "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse),
     "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings, range(500_000, 500_005)),
     "speed": Measure("speed.json", measure_speed),
