@@ -57,6 +57,9 @@ MISREAD = 0.15
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
+PRICE = 0.02
+"""Of a pixel that the arm is drawn on, in absolute error: half the range of a pixel is one."""
+
 
 class FeedConfig(BaseModel):
     """How training meets the model's own mistakes.
@@ -86,30 +89,30 @@ class DreamNet(nn.Module):
         noisy = torch.rand(count, generator=generator) < 0.5
         level = (self.feed.noise * noisy * torch.rand(count, generator=generator)).to(device)
         where, targets = unit_place(batch.places), unit_place(batch.targets)
-        off = MISREAD * (level > 0)[:, None, None] * torch.randn((count, 1, 3), generator=generator).to(device)
-        where, targets = where + off, targets + off
-        seen, places, backdrop = true[:, :history], where[:, :history], anchor
-        losses, errors, missed = [], [], []
-        for step in range(batch.actions.shape[1]):
+        off = MISREAD * (level > 0)[:, None] * torch.randn((count, 3), generator=generator).to(device)
+        seen, places, led = true[:, :history], where[:, :history] + off[:, None], batch.actions
+        covered = self.net.covers(places, targets[:, 0] + off, led[:, 0, 1:, -1])
+        hands, target = unit_place(batch.anchor_places), unit_place(batch.anchor_target)
+        backdrop = self.net.behind(anchor, self.net.covers(hands, target, batch.anchor_grips))
+        losses, errors = [], []
+        for step in range(led.shape[1]):
             noise = torch.randn(seen.shape, generator=generator).to(device)
             given = seen + level[:, None, None, None, None] * noise
-            after, place, backdrop = self.net(
-                given, anchor, backdrop.detach(), places, targets[:, step : step + 2], batch.actions[:, step], level
-            )
-            target = true[:, history + step]
+            goes = where[:, history + step]
+            after = self.net(
+                given, anchor, backdrop.detach(), covered, places, targets[:, step : step + 2], led[:, step], level,
+                place=goes,
+            )  # fmt: skip
+            backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
             before = true[:, history + step - 1]
-            changed = torch.maximum((target - before).abs(), (seen[:, -1] - target).abs())
+            changed = torch.maximum((shown - before).abs(), (seen[:, -1] - shown).abs())
             weight = 1 + (MOVED_WEIGHT - 1) * (changed.amax(dim=1, keepdim=True) > 2 * MOVED)
-            error = after - target
+            error = after.frame - shown
             losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
             errors.append(error.detach().square().mean())
-            missed.append((place.detach() - where[:, history + step]).norm(dim=1).mean())
-            seen = torch.cat([seen[:, 1:], rounded(after)[:, None]], dim=1)
-            places = torch.cat([places[:, 1:], place.detach()[:, None]], dim=1)
-        hand_cm = 10 * torch.stack(missed).mean()
-        return {
-            "loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1], "hand_cm": hand_cm,
-        }  # fmt: skip
+            seen = torch.cat([seen[:, 1:], rounded(after.frame)[:, None]], dim=1)
+            places = torch.cat([places[:, 1:], goes[:, None]], dim=1)
+        return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
 
 
 class HandStage:
@@ -141,7 +144,7 @@ class HandStage:
         for step in range(self.steps):
             place = model(places, targets[:, step : step + 2], batch.actions[:, step])
             missed.append((place - true[:, history + step]).norm(dim=1).mean())
-            places = torch.cat([places[:, 1:], place.detach()[:, None]], dim=1)
+            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
         error = torch.stack(missed).mean()
         return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1]}
 
@@ -153,10 +156,10 @@ class HandStage:
 
 
 class ArmStage:
-    """Learn how the arm looks, from single frames: what differs from another frame of the episode is the arm's.
+    """Learn how the arm looks, from single frames: what differs from the episode's scene without it is the arm's.
 
-    The arm is drawn over an earlier frame. With the absolute error what an earlier arm covered there is no reason to
-    draw: most earlier frames show it.
+    With the absolute error edges are sharp where the place leaves them a little open; whatever is drawn has a price, so
+    that nothing is drawn without a need.
     """
 
     name = ARM
@@ -175,7 +178,7 @@ class ArmStage:
         return net
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, 1, generator)
+        return self.windows.batch(size, 1, generator, plates=True)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         true, behind = to_float(batch.frames[:, -1]), to_float(batch.anchor)
@@ -183,7 +186,8 @@ class ArmStage:
         colours, covers = model(places[:, -1], places[:, -2], target, grips)
         shape = covers.sigmoid()
         error = shape * colours + (1 - shape) * behind - true
-        return {"loss": error.abs().mean(), "mse": error.detach().square().mean(), "covers": shape.detach().mean()}
+        drawn, mse = shape.mean(), error.detach().square().mean()
+        return {"loss": error.abs().mean() + PRICE * drawn, "mse": mse, "covers": drawn.detach()}
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {WORLD}": len(self.windows.store.episodes)}

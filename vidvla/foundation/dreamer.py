@@ -93,7 +93,8 @@ class DreamState:
 
     Attributes:
         anchor: (B, 3, H, W) the true frame that the dream began with.
-        backdrop: (B, 3, H, W) what was last seen where the arm was not in the way.
+        backdrop: (B, 4, H, W) what was last seen where the arm was not in the way, and where that is.
+        covered: (B, 1, H, W) what the arm covers in the newest frame, from 0 to 1.
         frames: (B, history, 3, H, W) the newest ones, oldest first.
         places: (B, history, 3) of the hand in them, decimetres from the middle of its workspace.
         target: (B, 3) where the hand has been sent, in the same units.
@@ -102,6 +103,7 @@ class DreamState:
 
     anchor: Tensor
     backdrop: Tensor
+    covered: Tensor
     frames: Tensor
     places: Tensor
     target: Tensor
@@ -127,6 +129,7 @@ class Dreamer:
     def __init__(self, net: DynamicsNet, device: torch.device, hands: Callable[[Frame], NDArray[np.float32]]) -> None:
         self.net, self.device, self.hands = net, device, hands
 
+    @torch.no_grad()
     def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
         """A dream that goes on from true frames (T, H, W, 3) and the unit-scale actions (T - 1, A) between them.
 
@@ -143,7 +146,11 @@ class Dreamer:
         led = torch.zeros(told, self.net.action_dim, device=self.device)
         newest = torch.from_numpy(actions[::-1][:told].copy()).to(self.device)
         led[: len(newest)] = newest
-        return DreamState(seen[-1:], seen[-1:], seen[None], places[None], target, led[None])
+        covered = self.net.covers(places[None], target, led[None, :-1, -1])
+        anchor = seen[-1:]
+        return DreamState(
+            anchor, self.net.behind(anchor, covered), covered, seen[None], places[None], target, led[None]
+        )
 
     @torch.no_grad()
     def advance(
@@ -161,12 +168,15 @@ class Dreamer:
         level = torch.full((len(actions),), noise, device=self.device)
         target = sent_on(state.target, actions)
         targets = torch.stack([state.target, target], dim=1)
-        after, place, backdrop = self.net(frames, state.anchor, state.backdrop, state.places, targets, led, level)
+        after = self.net(
+            frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level
+        )  # fmt: skip
         return DreamState(
             state.anchor,
-            backdrop,
-            torch.cat([state.frames[:, 1:], rounded(after)[:, None]], dim=1),
-            torch.cat([state.places[:, 1:], place[:, None]], dim=1),
+            after.backdrop,
+            after.covered,
+            torch.cat([state.frames[:, 1:], rounded(after.frame)[:, None]], dim=1),
+            torch.cat([state.places[:, 1:], after.place[:, None]], dim=1),
             target,
             led,
         )

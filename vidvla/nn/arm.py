@@ -56,7 +56,7 @@ class HandNet(nn.Module):
         hidden: width of its layers.
     """
 
-    def __init__(self, told: int, action_dim: int, hidden: int = 128) -> None:
+    def __init__(self, told: int, action_dim: int, hidden: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(5 * 3 + told * action_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
