@@ -167,7 +167,7 @@ class DynamicsNet(nn.Module):
 
     @staticmethod
     def behind(frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
-        """(B, 4, H, W): what ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and what is known."""
+        """What ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and how far that is known."""
         now = torch.cat([frame, torch.ones_like(covered)], dim=1)
         return torch.lerp(now, F.pad(frame, (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
 
