@@ -12,7 +12,17 @@ from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode
 from vidvla.data.dreams import REACH, DreamWindows, sent
 from vidvla.families.base import Context
-from vidvla.families.wma import ARM, HAND, ArmStage, DreamNet, DreamStage, FeedConfig, HandStage, WorldModel
+from vidvla.families.wma import WorldModel
+from vidvla.foundation.dream_stages import (
+    ARM,
+    HAND,
+    ArmStage,
+    DreamNet,
+    DreamStage,
+    FeedConfig,
+    HandStage,
+    TouchStage,
+)
 from vidvla.foundation.dreamer import (
     ENTRIES,
     Dreamer,
@@ -53,7 +63,7 @@ def net(entry: ActionEntry = "concat") -> DynamicsNet:
 
 
 def dreamer(entry: ActionEntry = "concat") -> Dreamer:
-    return Dreamer(net(entry), torch.device("cpu"), nowhere)
+    return Dreamer(net(entry), None, torch.device("cpu"), nowhere)
 
 
 def nowhere(frames: Frame) -> np.ndarray:
@@ -62,7 +72,9 @@ def nowhere(frames: Frame) -> np.ndarray:
 
 
 def world_model() -> WorldModel:
-    return WorldModel(net(), Reader.fresh(), DynamicsConfig(), unit_actions(), torch.device("cpu"))
+    return WorldModel(
+        net(), DynamicsConfig().touch(4), Reader.fresh(), DynamicsConfig(), unit_actions(), torch.device("cpu")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +130,22 @@ def test_the_hands_net_learns_where_the_hand_goes(tmp_path: Path, windows: Dream
         after = model(places[:, :2], unit_place(batch.targets)[:, :2], batch.actions[:, 0])
     missed, still = ((place - places[:, 2]).norm(dim=1).mean() for place in (after, places[:, 1]))
     assert missed < 0.5 * still
+
+
+def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
+    config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
+    stage = TouchStage(context, config, 2)
+    stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
+    stage.__dict__["hand"] = config.hand(4).requires_grad_(False)
+    batch = stage.batch(32, torch.Generator().manual_seed(9))
+
+    def error(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return float(stage.loss(model, batch, torch.Generator().manual_seed(0))["loss"])
+
+    plan = TrainConfig(steps=80, batch=16, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    assert error(model) < 0.7 * error(stage.build())
 
 
 def test_hands_are_marked_where_they_are_seen() -> None:
@@ -252,7 +280,8 @@ def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> 
     hidden = made.covers(unit_place(batch.anchor_places), unit_place(batch.anchor_target), batch.anchor_grips)
     covered = made.covers(start, targets[:, 0], led[:, :-1, -1])
     state = DreamState(
-        anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0], led
+        anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0],
+        unit_place(batch.deeps)[:, 0], led,
     )  # fmt: skip
     for step in range(3):
         goes = places[:, 2 + step]

@@ -13,18 +13,21 @@ from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.data.demos import ToUnit
 from vidvla.worlds.base import Frame
 
+Reach = tuple[tuple[float, float, float], tuple[float, float, float]]
 LARGEST_MOVE = 0.05
 """Metres that a full action sends the hand, an axis."""
 REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
-"""Metres; Meta-World sends the hand nowhere outside of this box (in a few tasks, lower)."""
+"""Metres; Meta-World sends the hand nowhere outside of this box."""
+DEEP = ((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5))
+"""The same in a few tasks, such as those of the faucets: it is sent into the table, and comes back later."""
 
 PLATE_FRAMES = 15
 """Of an episode, that its plate is made of."""
 
 
-def sent(start: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = REACH) -> NDArray[np.float32]:
     """Where the hand is sent by unit-scale actions (T, A) from ``start`` (3,), metres: (T + 1, 3), the start first."""
-    low, high = np.asarray(REACH, np.float32)
+    low, high = np.asarray(reach, np.float32)
     targets = [start]
     for action in unit:
         targets.append(np.clip(targets[-1] + LARGEST_MOVE * action[:3], low, high))
@@ -37,6 +40,7 @@ class HandBatch:
 
     places: Tensor
     targets: Tensor
+    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> HandBatch:
@@ -55,6 +59,7 @@ class DreamBatch:
         anchor_grips: (B, told - 1) unit scale, commands to the gripper up to then, newest first.
         places: (B, history + T, 3) metres, where the hand is in each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
+        deeps: (B, T + 1, 3) metres, the same where it may be sent deeper.
         actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
     """
 
@@ -65,6 +70,7 @@ class DreamBatch:
     anchor_grips: Tensor
     places: Tensor
     targets: Tensor
+    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> DreamBatch:
@@ -83,7 +89,9 @@ class DreamWindows:
     def __init__(self, store: EpisodeStore, to_unit: ToUnit, history: int, told: int) -> None:
         self.store, self.to_unit, self.history, self.told = store, to_unit, history, told
         self._plates: dict[int, Frame] = {}
-        self.targets = {id(e): sent(e.hands[0], to_unit(e.actions)) for e in store.episodes}
+        self.targets, self.deeps = (
+            {id(e): sent(e.hands[0], to_unit(e.actions), reach) for e in store.episodes} for reach in (REACH, DEEP)
+        )
 
     def batch(self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False) -> DreamBatch:
         """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone.
@@ -96,7 +104,7 @@ class DreamWindows:
             episode, now = self._place(steps, generator)
             earlier = draw(generator, now + 1)
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
-            places, targets, actions = self._moves(episode, earlier, 1)
+            places, targets, _, actions = self._moves(episode, earlier, 1)
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
             told = (places[: self.history], targets[0], actions[0, 1:, -1])
             rows.append((frames, anchor, *told, *self._moves(episode, now, steps)))
@@ -129,9 +137,10 @@ class DreamWindows:
         return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
 
     def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
-        """Places, targets and actions of a window."""
+        """Places, targets, deep targets and actions of a window."""
         moments = self._moments(episode, now, steps)
         lead = now + np.arange(steps)[:, None] - np.arange(self.told)
         actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
         actions[lead < 0] = 0
-        return episode.hands[moments], self.targets[id(episode)][moments[self.history - 1 :]], actions
+        newest = moments[self.history - 1 :]
+        return episode.hands[moments], self.targets[id(episode)][newest], self.deeps[id(episode)][newest], actions

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vidvla.data.dreams import LARGEST_MOVE, REACH, sent
+from vidvla.data.dreams import DEEP, LARGEST_MOVE, REACH, Reach, sent
 from vidvla.foundation.reader import DECIMETRE, MIDDLE
-from vidvla.nn.arm import ArmNet, Camera, HandNet
+from vidvla.nn.arm import ArmNet, Camera, HandNet, TouchNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
@@ -47,6 +47,9 @@ class DynamicsConfig(BaseModel):
     def hand(self, action_dim: int) -> HandNet:
         return HandNet(self.told, action_dim)
 
+    def touch(self, action_dim: int) -> TouchNet:
+        return TouchNet(self.told, action_dim, self.size, camera=unit_camera())
+
     def arm(self) -> ArmNet:
         return ArmNet(self.size // 16, self.told - 1, self.width, camera=unit_camera())
 
@@ -70,9 +73,9 @@ def unit_camera() -> Camera:
     return tuple(tuple(row) for row in (np.array(CAMERA) @ place).tolist())
 
 
-def sent_on(target: Tensor, actions: Tensor) -> Tensor:
+def sent_on(target: Tensor, actions: Tensor, reach: Reach = REACH) -> Tensor:
     """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places."""
-    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in REACH)
+    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in reach)
     return torch.clamp(target + LARGEST_MOVE / DECIMETRE * actions[:, :3], low, high)
 
 
@@ -98,6 +101,7 @@ class DreamState:
         frames: (B, history, 3, H, W) the newest ones, oldest first.
         places: (B, history, 3) of the hand in them, decimetres from the middle of its workspace.
         target: (B, 3) where the hand has been sent, in the same units.
+        deep: (B, 3) the same where it may be sent deeper.
         actions: (B, told, A) unit scale, newest first.
     """
 
@@ -107,6 +111,7 @@ class DreamState:
     frames: Tensor
     places: Tensor
     target: Tensor
+    deep: Tensor
     actions: Tensor
 
     @classmethod
@@ -123,11 +128,15 @@ class Dreamer:
     """Steps of a dream.
 
     Args:
+        touch: says what stops the hand; without it nothing does.
         hands: reads where the hand is in true frames, (N, 3) metres.
     """
 
-    def __init__(self, net: DynamicsNet, device: torch.device, hands: Callable[[Frame], NDArray[np.float32]]) -> None:
-        self.net, self.device, self.hands = net, device, hands
+    def __init__(
+        self, net: DynamicsNet, touch: TouchNet | None, device: torch.device,
+        hands: Callable[[Frame], NDArray[np.float32]],
+    ) -> None:  # fmt: skip
+        self.net, self.touch, self.device, self.hands = net, touch, device, hands
 
     @torch.no_grad()
     def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
@@ -138,7 +147,9 @@ class Dreamer:
         count, told = self.net.history, self.net.told
         seen = to_float(frames[-count:]).to(self.device)
         read = self.hands(np.concatenate([frames[:1], frames[-count:]]))
-        target = unit_place(torch.from_numpy(sent(read[0], actions)[-1:])).to(self.device)
+        target, deep = (
+            unit_place(torch.from_numpy(sent(read[0], actions, reach)[-1:])).to(self.device) for reach in (REACH, DEEP)
+        )
         places = unit_place(torch.from_numpy(read[1:])).to(self.device)
         missing = count - len(seen)
         seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
@@ -149,7 +160,7 @@ class Dreamer:
         covered = self.net.covers(places[None], target, led[None, :-1, -1])
         anchor = seen[-1:]
         return DreamState(
-            anchor, self.net.behind(anchor, covered), covered, seen[None], places[None], target, led[None]
+            anchor, self.net.behind(anchor, covered), covered, seen[None], places[None], target, deep, led[None]
         )
 
     @torch.no_grad()
@@ -166,11 +177,14 @@ class Dreamer:
         if noise:
             frames = frames + noise * torch.randn(frames.shape, generator=generator).to(self.device)
         level = torch.full((len(actions),), noise, device=self.device)
-        target = sent_on(state.target, actions)
-        targets = torch.stack([state.target, target], dim=1)
+        target, deep = sent_on(state.target, actions), sent_on(state.deep, actions, DEEP)
+        targets, deeps = torch.stack([state.target, target], dim=1), torch.stack([state.deep, deep], dim=1)
+        place = self.net.hand(state.places, targets, led)
+        if self.touch is not None:
+            place = self.touch(state.frames[:, -1], state.anchor, place, state.places, targets, deeps, led)
         after = self.net(
-            frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level
-        )  # fmt: skip
+            frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level, place=place
+        )
         return DreamState(
             state.anchor,
             after.backdrop,
@@ -178,6 +192,7 @@ class Dreamer:
             torch.cat([state.frames[:, 1:], rounded(after.frame)[:, None]], dim=1),
             torch.cat([state.places[:, 1:], after.place[:, None]], dim=1),
             target,
+            deep,
             led,
         )
 
