@@ -12,6 +12,7 @@ import gradio as gr
 from app import session, show, words
 from app.session import Answer, Form, Start
 from app.tabs import card as cards
+from app.tabs import variants
 from app.tabs.card import Card, Turn, Updates
 from app.tabs.panel import Panel, build_panel, wire_panel
 from vidvla.eval.rollouts import EPISODE_STEPS
@@ -138,8 +139,10 @@ class Compare:
         return {key: part for card in self.cards.values() for key, part in card.controls.items()}
 
     def _form(self, values: tuple[Any, ...]) -> Form:
-        fields, keys = len(self.panel.form()), list(self.controls())
-        return dataclasses.replace(Form(*values[:fields]), options=dict(zip(keys, values[fields:], strict=True)))
+        fields, parts = len(self.panel.form()), self.controls()
+        said = zip(parts.items(), values[fields:], strict=True)
+        options = {key: variants.read_control(part, value) for (key, part), value in said}
+        return dataclasses.replace(Form(*values[:fields]), options=options)
 
     def choose(self, chosen: list[str]) -> Updates:
         """Show the columns of the chosen families, where their controls are."""

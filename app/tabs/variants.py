@@ -36,8 +36,8 @@ def build_control(control: Control) -> Any:
     about: Any = {"label": control.label, "info": control.info or None, "min_width": 100}
     if control.choices:
         return gr.Radio(list(control.choices), value=control.default or control.choices[0], **about)
-    if control.default is None:
-        return gr.Number(None, placeholder=INHERITED, step=control.step, **about)
+    if control.default is None:  # a number field cannot be empty
+        return gr.Textbox("", placeholder=INHERITED, lines=1, max_lines=1, **about)
     return open_slider(control.low, control.high, float(control.default), step=control.step, **about)
 
 
@@ -47,6 +47,16 @@ def build_controls(info: FamilyInfo) -> dict[str, Any]:
         return {}
     with gr.Accordion("Controls", open=False, elem_classes="vv-controls"):
         return {f"{info.name}.{control.name}": build_control(control) for control in info.controls}
+
+
+def read_control(part: Any, value: float | str | None) -> float | str | None:
+    """What a control's component says: None where it is left alone, a number where one was written."""
+    if not isinstance(part, gr.Textbox) or not isinstance(value, str):
+        return value
+    try:
+        return float(value) if value.strip() else None
+    except ValueError:
+        return value
 
 
 # a film that takes shape
