@@ -31,6 +31,11 @@ def message(text: str, kind: str = "error") -> str:
     return f'<div class="vv-message vv-{kind}"{role}>{escape(text)}</div>'
 
 
+def chosen(yes: bool) -> str:
+    """An invisible mark: its column is shown before it has anything to say."""
+    return '<i class="vv-chosen"></i>' if yes else ""
+
+
 def messages(texts: Sequence[str], kind: str) -> str:
     """One box a sentence."""
     return "".join(message(text, kind) for text in texts)

@@ -159,7 +159,7 @@ def test_unipi_fills_in_films_of_any_stride(frame: Frame, frames: int, stride: i
     with torch.no_grad():
         scene = model.scene(Request(frame, "open the door"))
         keys = torch.randn(1, frames, *scene.latents.shape[1:])
-        film = member._fill_in(scene, keys, seed=0)
+        film = member._fill_in(scene, keys, Request(frame, "open the door"))
     assert film.shape[1] == 16 and torch.equal(film[:, stride - 1 :: stride], keys)
     assert member(Request(frame, "open the door", steps=1)).times == tuple(range(1, 17))
     with pytest.raises(ValueError, match="multiple of stride"):

@@ -62,6 +62,20 @@ def parse_families(text: str) -> list[str]:
     return names
 
 
+def parse_options(texts: list[str]) -> dict[str, float | str]:
+    """``family.control=value`` each -> what a request's options are; numbers become numbers."""
+    found: dict[str, float | str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"expected family.control=value, got {text!r}")
+        try:
+            found[key.strip()] = float(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found
+
+
 def read_phrasings(path: Path) -> dict[str, list[str]]:
     """A TOML file of ``task = [phrases]``; ValueError where it is not one."""
     try:
@@ -180,6 +194,9 @@ def predict(
     image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = DENOISING_STEPS,
     guidance: float = 1.0,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="A family's own control: family.control=value.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for film strips (PNG).")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -197,8 +214,10 @@ def predict(
     said = instruction or (scene.instruction if scene is not None else "")
     truth = service.truth(scene) if scene is not None else None
     answers: list[dict[str, Any]] = []
+    request = Request(frame, said, seed % 2**31, steps, guidance, options=parse_options(options or []))
+    service.check(request)
     for name in parse_families(family):
-        rollout = service.predict(name, Request(frame, said, seed % 2**31, steps, guidance))
+        rollout = service.predict(name, request)
         answer: dict[str, Any] = {
             "family": name, "instruction": said, "seconds": rollout.seconds, "times": rollout.times,
             "actions": None if rollout.actions is None else rollout.actions.round(3).tolist(),

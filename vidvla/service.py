@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +41,20 @@ COMPARED = 4
 """Control steps between the moments at which all families' films are compared."""
 UNKNOWN_UPLOAD = "Nobody knows what happens in an uploaded picture: the dream has no truth beside it."
 UNKNOWN_SAMPLE = "A stored picture cannot be simulated: the dream has no truth beside it."
+
+
+@contextmanager
+def enough_memory(title: str) -> Iterator[None]:
+    """ValueError with one sentence where memory runs out while ``title`` is at work."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = ("out of memory", "not enough memory", "can't allocate memory")  # the last two: torch on a CPU
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in told):
+            raise
+        raise ValueError(
+            f"expected memory for an answer of {title}, but it ran out: free some and ask again"
+        ) from error
 
 
 class Service:
@@ -114,6 +129,7 @@ class Service:
                     general=kind.general,
                     told=kind.told,
                     evolved=kind.evolved,
+                    controls=kind.controls,
                 )
             )
         return infos
@@ -121,6 +137,13 @@ class Service:
     def check(self, request: Request) -> None:
         """ValueError with one sentence where no family could answer ``request``; asks none."""
         check_request(request)
+        kinds = registry.families()
+        for key in request.options:
+            if (name := key.partition(".")[0]) not in kinds:
+                known = ", ".join(kinds)
+                raise ValueError(f"expected controls as family.control of {known}; got {key[:40]!r} of {name[:40]!r}")
+        for kind in kinds.values():
+            kind.check_options(request)
 
     def predict(
         self,
@@ -130,14 +153,18 @@ class Service:
         attention: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Rollout:
-        """Ask one family; adds a note where the frame is far from what it was trained on."""
-        family = self._awake(name)
-        with self._thinking, torch.inference_mode():
-            rollout = family(request, attention=attention, progress=progress)
+        """Ask one family; adds a note where the frame is far from what it was trained on.
+
+        Raises:
+            ValueError: one sentence, where the request cannot be answered, weights are missing or memory runs out.
+        """
+        self.check(request)
+        with enough_memory(registry.family(name).title), self._thinking, torch.inference_mode():
+            rollout = self._awake(name)(request, attention=attention, progress=progress)
             note = self._familiarity.note(request.frame) if self._familiarity is not None else None
         if note is None:
             return rollout
-        return Rollout(**{**vars(rollout), "notes": (*rollout.notes, note)})
+        return replace(rollout, notes=(*rollout.notes, note))
 
     @functools.cached_property
     def _familiarity(self) -> Familiarity | None:

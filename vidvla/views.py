@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vidvla.types import Control
 from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import Snapshot
 
@@ -19,6 +20,7 @@ class FamilyInfo:
         told: its dream can be driven by actions.
         general: True where it knows more than a fixed task.
         evolved: True where a controller was evolved in its dream.
+        controls: what a request can set of it alone.
     """
 
     name: str
@@ -33,6 +35,7 @@ class FamilyInfo:
     general: bool
     told: bool
     evolved: bool
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ from torch import nn
 from vidvla import checkpoint
 from vidvla.train.evolve import EvolveConfig, Search
 from vidvla.train.loop import Progress, Stage, TrainConfig, fit
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 from vidvla.worlds.agent import Agent, Played
 from vidvla.worlds.base import Frame
 
@@ -116,6 +116,7 @@ class Family(ABC):
         told: True where it is told the robot's actions (:attr:`~vidvla.types.Request.actions`).
         evolved: True where a controller was evolved in the family's own dream (:meth:`agent`,
             :meth:`dream_scores`, :meth:`evolution`, :meth:`replay`).
+        controls: what a request can set of it besides what it sets of all families.
         published: the phase behind each of the checkpoint's own nets.
     """
 
@@ -131,6 +132,7 @@ class Family(ABC):
     general: ClassVar[bool] = True
     told: ClassVar[bool] = False
     evolved: ClassVar[bool] = False
+    controls: ClassVar[tuple[Control, ...]] = ()
     published: ClassVar[dict[str, str]]
     records: tuple[dict[str, Any], ...] = ()
     """What each phase behind the loaded weights used: settings, seconds, threads, data."""
@@ -208,6 +210,36 @@ class Family(ABC):
             raise ValueError(f"expected a family that predicts actions, got {self.name}")
         return actions
 
+    @classmethod
+    def option(cls, request: Request, name: str) -> float | str:
+        """What ``request`` sets the control ``name`` to, or its default.
+
+        Raises:
+            ValueError: one sentence, where the value is not allowed.
+        """
+        control = next(control for control in cls.controls if control.name == name)
+        default = getattr(request, name) if control.default is None else control.default
+        return control.check(request.options.get(f"{cls.name}.{name}", default), cls.title)
+
+    @classmethod
+    def own(cls, request: Request) -> Request:
+        """``request`` with the fields that this family's controls stand in for as they are set."""
+        standing = [control.name for control in cls.controls if control.default is None]
+        fields: dict[str, Any] = {name: cls.option(request, name) for name in standing}
+        return replace(request, **fields)
+
+    @classmethod
+    def check_options(cls, request: Request) -> None:
+        """ValueError with one sentence where ``request`` sets a control that is not there or a value not allowed."""
+        names = [control.name for control in cls.controls]
+        for key in request.options:
+            whose, _, name = key.partition(".")
+            if whose == cls.name and name not in names:
+                known = f"expected one among {', '.join(names)}" if names else "it has none"
+                raise ValueError(f"{cls.title} has no control {name[:40]!r}: {known}")
+        for name in names:
+            cls.option(request, name)
+
     def parameters(self) -> int:
         """Number of weights over all nets."""
         return sum(p.numel() for net in self.nets().values() for p in net.parameters())
@@ -218,16 +250,27 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
+        self._aside = 0.0
+        self._start = self._now()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._aside
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Time that does not count: somebody else's work in between."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self._aside += time.perf_counter() - start
 
     def done(self) -> dict[str, float]:
-        return self.seconds | {"total": time.perf_counter() - self._start}
+        return self.seconds | {"total": self._now() - self._start}
 
 
 def read_config(name: str, size: str = SMALL) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from vidvla.actions import ActionScale
 from vidvla.data.films import WindowSpec
 from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, denoise
-from vidvla.foundation.film import FilmModel
+from vidvla.foundation.film import GUIDANCE, FilmModel
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
@@ -35,9 +35,15 @@ from vidvla.nn.attention import capture_attention
 from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import Hidden
 from vidvla.train.loop import TrainConfig
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 JOINT = "gr2.joint"
+FIRST, LAST = "first step", "last step"
+READ = Control(
+    "read", "Actions read at", FIRST, choices=(FIRST, LAST),
+    info="the denoising step whose hidden states the action head reads",
+)  # fmt: skip
+"""The first step saw pure noise: its hidden states are what the head was mostly trained on."""
 
 
 class Gr2(Family):
@@ -51,6 +57,7 @@ class Gr2(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
+    controls: ClassVar[tuple[Control, ...]] = (GUIDANCE, READ)
     published: ClassVar[dict[str, str]] = {"net": JOINT}
 
     def __init__(self, model: FilmModel, scale: ActionScale) -> None:
@@ -106,14 +113,13 @@ class Gr2(Family):
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock = Clock()
+        clock, request, read = Clock(), self.own(request), self.option(request, READ.name)
         with clock.part("encode"):
             scene = self.model.scene(request)
         with capture_attention() if attention else nullcontext() as trace:
             first, last = self.model.film(scene, request, clock, progress)
         with clock.part("actions"):
-            # the first step saw pure noise: its hidden states are what the head was mostly trained on
-            actions = self._actions(first.hidden)
+            actions = self._actions((first if read == FIRST else last).hidden)
         with clock.part("decode"):
             frames = self.model.decode(last.clean, scene)
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
@@ -124,7 +130,10 @@ class Gr2(Family):
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
-        scene = self.model.scene(request)
+        request, scene = self.own(request), self.model.scene(request)
+        if self.option(request, READ.name) == LAST:
+            _, last = self.model.film(scene, request, Clock())
+            return self._actions(last.hidden)
         generator = torch.Generator().manual_seed(request.seed)
         times = self.model.times(*self.model.key_times())
         step = next(denoise(self.model.net, scene, times, steps=1, generator=generator))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,14 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float, to_uint8
 from vidvla.text import TextTokens, check_instruction, text_encoder
-from vidvla.types import Attention, ProgressCallback, Request
+from vidvla.types import Attention, Control, ProgressCallback, Request
 from vidvla.worlds.base import Frame
 
 MAX_STEPS = 32
 """Denoising steps that a request may ask for."""
 MAX_GUIDANCE = 10.0
+GUIDANCE = Control("guidance", "Guidance", low=0.0, high=MAX_GUIDANCE, step=0.25, info="weight of the instruction")
+"""The control of families that weigh the instruction; where it is not set, the request's own guidance holds."""
 
 
 def check_request(request: Request) -> str:
@@ -71,7 +74,11 @@ class FilmModel:
     def film(
         self, scene: Scene, request: Request, clock: Clock, progress: ProgressCallback | None = None
     ) -> tuple[FilmStep, FilmStep]:
-        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last."""
+        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last.
+
+        ``progress`` hears of every step, with the film as the net guesses it then; looking takes none of the time
+        that is said.
+        """
         times = self.times(*self.key_times())
         generator = torch.Generator().manual_seed(request.seed)
         first: FilmStep | None = None
@@ -81,7 +88,9 @@ class FilmModel:
             ):
                 first = first or step
                 if progress is not None:
-                    progress((step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}")
+                    share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
+                    with clock.aside():
+                        progress(share, what, functools.partial(self.decode, step.clean, scene))
         assert first is not None
         return first, step
 
