@@ -19,7 +19,16 @@ from vidvla import checkpoint, registry
 from vidvla.drive import Dreams, Drive, Truth
 from vidvla.eval.metrics import psnr, ssim
 from vidvla.eval.pairs import Both, Highest, Replay, Run, in_turn, play_filmed
-from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, RANK_STEPS, Execution, Policy, filmed_loop
+from vidvla.eval.rollouts import (
+    EPISODE_STEPS,
+    EXECUTE,
+    RANK_STEPS,
+    Execution,
+    Policy,
+    Watched,
+    filmed_loop,
+    watched_loop,
+)
 from vidvla.families.base import EVOLVED_STEPS, Evolution, Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
@@ -227,12 +236,35 @@ class Service:
             self._world, policy, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
         )
 
+    def watch(
+        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+    ) -> Iterator[Watched]:
+        """:meth:`execute`, with the whole answer at every look: what was imagined, and how long it took.
+
+        Raises:
+            ValueError: one sentence, where the family is unknown, has no weights, does not act, or does not know the
+                scene's task.
+        """
+        family = self._awake(name)
+        if not family.acts:
+            raise ValueError(f"expected a family that acts, got {name}")
+        if family.tasks and scene.task not in family.tasks:
+            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {name} knows, got {scene.task}")
+
+        def ask(frame: Frame, plan: int) -> Rollout:
+            with self._thinking, torch.inference_mode():
+                return family(_again(request, frame, plan))
+
+        yield from watched_loop(
+            self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
+        )
+
     def _policy(self, family: Family, request: Request) -> Policy:
         """What ``family`` does at every look: asked as in ``request``, with what is seen then and another seed."""
 
         def act(frame: Frame, plan: int) -> NDArray[np.float32]:
             with self._thinking, torch.inference_mode():
-                return family.act(replace(request, frame=frame, seed=(request.seed + plan) % 2**31))
+                return family.act(_again(request, frame, plan))
 
         return act
 
@@ -396,3 +428,8 @@ class Service:
             write_sample(Sample(task, scene.instruction, scene.frame, truth), seed)
             names.append(task)
         return names
+
+
+def _again(request: Request, frame: Frame, plan: int) -> Request:
+    """``request`` at a later look: with what is seen then, and another seed."""
+    return replace(request, frame=frame, seed=(request.seed + plan) % 2**31)
