@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from vidvla.families.base import EVOLVED_STEPS, Evolution, Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
 from vidvla.foundation.reader import READER, Reader
+from vidvla.saliency import Traced
 from vidvla.samples import Sample, read_samples, write_sample
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
@@ -41,6 +42,7 @@ from vidvla.worlds.base import ActionSpec, Frame
 from vidvla.worlds.dream import Dream, Mind
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
+T = TypeVar("T")
 HORIZON = 16
 """Control steps that a film covers, and the truth beside it."""
 TAU = (0.1, 1.5)
@@ -147,6 +149,12 @@ class Service:
         if note is None:
             return rollout
         return Rollout(**{**vars(rollout), "notes": (*rollout.notes, note)})
+
+    def gradients(self, name: str, request: Request, ask: Callable[[Traced], T]) -> T:
+        """What ``ask`` (of :mod:`vidvla.saliency`) finds in a family's answer; ValueError where it has no gradients."""
+        family = self.family(name)
+        with self._thinking:
+            return ask(family.traced(request))
 
     @functools.cached_property
     def _familiarity(self) -> Familiarity | None:

@@ -200,9 +200,7 @@ def show_look(column: Column, service: Service, looks: Sequence[Seen] | None, in
     said = f"Look {index + 1} · " + words.moment(look.step, rate)
     hint = f"imagined for step {look.moment}"
     if np.isfinite(look.psnr):
-        hint += f": {look.psnr:.1f} dB" + (
-            f", still frame {look.psnr_still:.1f}" if np.isfinite(look.psnr_still) else ""
-        )
+        hint += f": {look.psnr:.1f} dB (still {look.psnr_still:.1f})"
     expected = None if look.imagined is None else show.enlarge(look.imagined)
     return {
         column.caption: words.heading(said, BLIND if expected is None else hint),
