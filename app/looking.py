@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -160,9 +160,10 @@ def from_actions(service: Service, seen: Inspection, layer: int | None, head: in
         return _unknown(seen, "It predicts no actions: it is told them.")
     if reads_tokens(seen):
         assert seen.attention is not None
-        chosen = layer if layer in action_layers(seen.attention) else None
-        row = _of_gaze(seen, action_gaze(seen.attention, chosen, head))
-        return row if chosen == layer else Row(row.maps, row.shares, f"{row.said}; mean of the layers that have them")
+        if layer in action_layers(seen.attention):
+            return _of_gaze(seen, action_gaze(seen.attention, layer, head))
+        row = _of_gaze(seen, action_gaze(seen.attention))
+        return row if layer is None and head is None else replace(row, said=f"{row.said}; mean of their own layers")
     found = _gradients(service, seen, action_saliency)
     groups = _groups(len(found), len(seen.pictures))
     maps = tuple(found[list(group)].sum(axis=0) for group in groups)
@@ -187,9 +188,9 @@ def _groups(count: int, shown: int) -> list[range]:
 def _of_gaze(seen: Inspection, gaze: Gaze) -> Row:
     maps = tuple(gaze.frames[number] for number in seen.numbers)
     rest = [f"{percent(float(gaze.words.sum()))} on words"]
-    if best := words_of(seen.labels):
-        word, index = max(best, key=lambda chip: gaze.words[chip[1]])
-        rest.append(f"most on “{word}”, {percent(gaze.words[index])}")
+    if known := words_of(seen.labels):
+        word, index = max(known, key=lambda chip: gaze.words[chip[1]])
+        rest[0] += f" (“{word}” {percent(gaze.words[index])})"
     if gaze.actions:
         rest.append(f"{percent(gaze.actions)} on action tokens")
     return Row(maps, tuple(float(heat.sum()) for heat in maps), ", ".join(rest))

@@ -93,7 +93,7 @@ def test_what_the_action_head_reads(service: Service, inspections: dict[str, Ins
     assert len(rows["bc"].maps) == 1 and rows["bc"].shares == ()
     assert "told them" in rows["wma"].said
     fine = looking.from_actions(service, inspections["gr2"], 0, None)  # a layer without action tokens
-    assert fine.shares == rows["gr2"].shares and "mean of the layers" in fine.said
+    assert fine.shares == rows["gr2"].shares and "mean of their own layers" in fine.said
 
 
 @pytest.mark.parametrize(("count", "shown", "groups"), [

@@ -191,7 +191,7 @@ class Inspector:
         times = ["now" if not time else words.moment(time, rate) for time in seen.times]
         return {
             self.view: view,
-            self.frames.heading: words.heading("Frames", "click a place in any of them"),
+            self.frames.heading: words.heading(f"{seen.family.title}: the frames", "click a place in any of them"),
             self.frames.picture: gr.update(value=looking.marked(seen, view.column, view.place), visible=True),
             self.frames.captions: _captions(times),
             **self._row(self.place, f"{does} ({by})", seen, row),
@@ -236,7 +236,7 @@ class Inspector:
         if attention is not None and tokens:
             chart = show.mass_figure(action_mass_by_layer(attention))
             updates[self.reading] = gr.update(value=chart, visible=True)
-            updates[self.reads] = words.heading("By layer: what the action head's tokens look at")
+            updates[self.reads] = words.heading("By layer: where action tokens look")
         return updates
 
 
