@@ -55,9 +55,16 @@ class Inspection:
     labels: tuple[str, ...]
 
     @property
+    def clickable(self) -> bool:
+        """Whether anything is known of single places."""
+        return self.attention is not None or len(self.pictures) > 1
+
+    @property
     def first_place(self) -> tuple[int, Place]:
         """Where to look first: the shown frame and the place in it where most has changed."""
         last = len(self.pictures) - 1
+        if not last:
+            return 0, (0.5, 0.5)
         return last, show.most_changed(self.pictures[0], self.pictures[last])
 
 
@@ -211,15 +218,18 @@ def percent(share: float) -> str:
 
 # as pictures
 
+COLUMNS = SHOWN + 1
+"""Frames that a row has room for."""
 SIDE, GAP = 208, 6
 """Of one frame of a row, and between two, pixels."""
 
 
 def marked(seen: Inspection, column: int, place: Place) -> Frame:
-    """The shown frames side by side, a ring around the place."""
+    """The shown frames side by side, a ring around the place where anything is known of it."""
     frames = [show.enlarge(picture, SIDE) for picture in seen.pictures]
-    frames[column] = show.mark(seen.pictures[column], place)
-    return show.strip([frames], SIDE, GAP)
+    if seen.clickable:
+        frames[column] = show.mark(seen.pictures[column], place)
+    return _strip(frames)
 
 
 def heated(seen: Inspection, row: Row) -> Frame:
@@ -234,7 +244,14 @@ def heated(seen: Inspection, row: Row) -> Frame:
             frames.append(np.repeat(grey, 3, axis=2))
         else:
             frames.append(show.overlay(picture, heat, top))
-    return show.strip([frames], SIDE, GAP)
+    return _strip(frames)
+
+
+def _strip(frames: list[Frame]) -> Frame:
+    """Frames side by side, always as wide as :data:`COLUMNS` of them."""
+    strip = show.strip([frames], SIDE, GAP)
+    missing = (COLUMNS - len(frames)) * (SIDE + GAP)
+    return np.pad(strip, ((0, 0), (0, missing), (0, 0)))
 
 
 def pointed(x: float, y: float, columns: int) -> tuple[int, Place]:

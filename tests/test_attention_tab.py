@@ -112,6 +112,8 @@ def test_clicks_find_their_frame(inspections: dict[str, Inspection]) -> None:
     assert looking.pointed(9 * step, -3, 5)[0] == 4
     picture = looking.marked(inspections["gr2"], 3, (0.5, 0.5))
     assert picture.shape == (looking.SIDE, 5 * step - looking.GAP, 4)
+    alone = looking.marked(inspections["bc"], 0, (0.5, 0.5))  # one frame keeps its size, beside nothing
+    assert alone.shape == picture.shape and not alone[:, step:].any() and not inspections["bc"].clickable
 
 
 def test_maps_of_one_gaze_share_a_scale(inspections: dict[str, Inspection]) -> None:

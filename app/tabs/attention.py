@@ -191,7 +191,9 @@ class Inspector:
         times = ["now" if not time else words.moment(time, rate) for time in seen.times]
         return {
             self.view: view,
-            self.frames.heading: words.heading(f"{seen.family.title}: the frames", "click a place in any of them"),
+            self.frames.heading: words.heading(
+                f"{seen.family.title}: the frames", "click a place in any of them" if seen.clickable else ""
+            ),
             self.frames.picture: gr.update(value=looking.marked(seen, view.column, view.place), visible=True),
             self.frames.captions: _captions(times),
             **self._row(self.place, f"{does} ({by})", seen, row),
@@ -244,7 +246,9 @@ def _captions(texts: Sequence[str]) -> str:
     """One caption a shown frame, under it."""
     cells = "".join(f"<span>{text}</span>" for text in texts)
     return (
-        f'<div class="vv-under" style="grid-template-columns:repeat({len(texts)},1fr)">{cells}</div>' if texts else ""
+        f'<div class="vv-under" style="grid-template-columns:repeat({looking.COLUMNS},1fr)">{cells}</div>'
+        if texts
+        else ""
     )
 
 
