@@ -71,7 +71,7 @@ def test_what_is_watched_is_what_is_executed(service: Service) -> None:
 
 def test_families_that_cannot_act_say_so(service: Service) -> None:
     scene: Any = dataclasses.make_dataclass("Scene", ["task"])("door-open")
-    with pytest.raises(ValueError, match="button-press, all that vmc knows, got door-open"):
+    with pytest.raises(ValueError, match="expected button-press, all that World"):
         next(service.watch("vmc", scene, Request(np.zeros((64, 64, 3), np.uint8), "open the door")))
 
 
@@ -175,7 +175,7 @@ def test_one_failure_stays_in_its_column(
     said = {event.family: event.sentence for event in events if isinstance(event, Failed)}
     assert said == {
         "gr2": "GR-2 style ran out of memory.",
-        "vmc": "Expected button-press, all that vmc knows, got door-open.",
+        "vmc": "Expected button-press, all that World Models (V-M-C) knows, got door-open.",
     }
     last = [event for event in events if isinstance(event, Acted)][-1]
     assert last.family == "bc" and last.watched.execution.done
@@ -263,7 +263,7 @@ def test_a_person_lets_them_act_and_looks_back(address: str) -> None:
         expect(tab.locator("#card-leaderboard table")).to_be_visible()
         tab.locator("#card-act .vv-families").get_by_label("World Models").check()
         tab.click("#vv-act")
-        expect(tab.locator("#act-vmc .vv-error")).to_contain_text("all that vmc knows")
+        expect(tab.locator("#act-vmc .vv-error")).to_contain_text("all that World Models")
         for name in ("gr2", "bc"):
             expect(tab.locator(f"#act-{name} .vv-badge")).to_contain_text("after 12 control steps")
             expect(tab.locator(f"#act-{name} video")).to_be_visible()

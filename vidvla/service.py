@@ -257,7 +257,7 @@ class Service:
         if not family.acts:
             raise ValueError(f"expected a family that acts, got {name}")
         if family.tasks and scene.task not in family.tasks:
-            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {name} knows, got {scene.task}")
+            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {family.title} knows, got {scene.task}")
 
         def ask(frame: Frame, plan: int) -> Rollout:
             with self._thinking, torch.inference_mode():
