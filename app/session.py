@@ -205,6 +205,13 @@ def find_start(service: Service, form: Form) -> Start:
     raise ValueError(f"expected a source among {SCENE}, {SAMPLE}, {UPLOAD}; got {form.source!r}")
 
 
+def find_scene(service: Service, task: str | None, seed: float | None) -> SceneView:
+    """Lay out a task; ValueError with one sentence where that cannot be done."""
+    scene = find_start(service, Form(SCENE, task, seed, None, None, "", (), steps=1, guidance=1, noise_seed=0)).scene
+    assert scene is not None
+    return scene
+
+
 def with_truth(service: Service, start: Start) -> Start:
     """``start`` with what the expert does from it, where it is simulated."""
     if start.scene is None:
@@ -223,6 +230,9 @@ def failure(error: Exception, whose: str) -> str:
     """What to show of an error: its own sentence where it was raised on purpose, else that it is ours."""
     if isinstance(error, ValueError):
         return sentence(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        log.exception("%s ran out of memory", whose, exc_info=error)
+        return f"{whose} ran out of memory."
     log.exception("%s failed", whose, exc_info=error)
     return f"{whose} failed with an internal error ({type(error).__name__}); the server's log has the details."
 

@@ -113,10 +113,14 @@ def mark(frame: Frame, place: tuple[float, float]) -> Frame:
     return np.asarray(image)
 
 
-def overlay(frame: Frame, heat: HeatMap) -> Frame:
-    """A heat map over a frame, enlarged: bilinear, smallest value see-through, largest one bright."""
-    span = float(heat.max() - heat.min())
-    level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+def overlay(frame: Frame, heat: HeatMap, top: float | None = None) -> Frame:
+    """A heat map over a frame, enlarged: bilinear, smallest value see-through, largest one bright.
+
+    Args:
+        top: the brightest value, with 0 see-through, so that several maps compare; their own ends where None.
+    """
+    low, high = (float(heat.min()), float(heat.max())) if top is None else (0.0, top)
+    level = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     smooth = Image.fromarray(level.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     values = np.clip(np.asarray(smooth), 0, 1)
     anchors = np.linspace(0, 1, len(HEAT))

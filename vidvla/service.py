@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,21 @@ from vidvla import checkpoint, registry
 from vidvla.drive import Dreams, Drive, Truth
 from vidvla.eval.metrics import psnr, ssim
 from vidvla.eval.pairs import Both, Highest, Replay, Run, in_turn, play_filmed
-from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, RANK_STEPS, Execution, Policy, filmed_loop
+from vidvla.eval.rollouts import (
+    EPISODE_STEPS,
+    EXECUTE,
+    RANK_STEPS,
+    Execution,
+    Policy,
+    Watched,
+    filmed_loop,
+    watched_loop,
+)
 from vidvla.families.base import EVOLVED_STEPS, Evolution, Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
 from vidvla.foundation.reader import READER, Reader
+from vidvla.saliency import Traced
 from vidvla.samples import Sample, read_samples, write_sample
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
@@ -33,6 +43,7 @@ from vidvla.worlds.base import ActionSpec, Frame
 from vidvla.worlds.dream import Dream, Mind
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
+T = TypeVar("T")
 HORIZON = 16
 """Control steps that a film covers, and the truth beside it."""
 TAU = (0.1, 1.5)
@@ -166,6 +177,12 @@ class Service:
             return rollout
         return replace(rollout, notes=(*rollout.notes, note))
 
+    def gradients(self, name: str, request: Request, ask: Callable[[Traced], T]) -> T:
+        """What ``ask`` (of :mod:`vidvla.saliency`) finds in a family's answer; ValueError where it has no gradients."""
+        family = self.family(name)
+        with self._thinking:
+            return ask(family.traced(request))
+
     @functools.cached_property
     def _familiarity(self) -> Familiarity | None:
         folder = self.checkpoints / "codec"
@@ -254,12 +271,35 @@ class Service:
             self._world, policy, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
         )
 
+    def watch(
+        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+    ) -> Iterator[Watched]:
+        """:meth:`execute`, with the whole answer at every look: what was imagined, and how long it took.
+
+        Raises:
+            ValueError: one sentence, where the family is unknown, has no weights, does not act, or does not know the
+                scene's task.
+        """
+        family = self._awake(name)
+        if not family.acts:
+            raise ValueError(f"expected a family that acts, got {name}")
+        if family.tasks and scene.task not in family.tasks:
+            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {family.title} knows, got {scene.task}")
+
+        def ask(frame: Frame, plan: int) -> Rollout:
+            with self._thinking, torch.inference_mode():
+                return family(_again(request, frame, plan))
+
+        yield from watched_loop(
+            self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
+        )
+
     def _policy(self, family: Family, request: Request) -> Policy:
         """What ``family`` does at every look: asked as in ``request``, with what is seen then and another seed."""
 
         def act(frame: Frame, plan: int) -> NDArray[np.float32]:
             with self._thinking, torch.inference_mode():
-                return family.act(replace(request, frame=frame, seed=(request.seed + plan) % 2**31))
+                return family.act(_again(request, frame, plan))
 
         return act
 
@@ -423,3 +463,8 @@ class Service:
             write_sample(Sample(task, scene.instruction, scene.frame, truth), seed)
             names.append(task)
         return names
+
+
+def _again(request: Request, frame: Frame, plan: int) -> Request:
+    """``request`` at a later look: with what is seen then, and another seed."""
+    return replace(request, frame=frame, seed=(request.seed + plan) % 2**31)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
 from app import show, words
+from app.looking import words_of
 from app.session import Answer, Varied, execute, failure
 from app.tabs import variants
 from vidvla.look import finest_layers, future_frames, look_from, mass_by_layer, word_map
@@ -295,17 +295,11 @@ def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> 
     return updates
 
 
-def _words(attention: Attention) -> list[tuple[str, int]]:
-    """Chips for the instruction's own tokens; markers such as [CLS] are left out."""
-    chips = [(w.removeprefix("##"), i) for i, w in enumerate(attention.words) if not re.fullmatch(r"[\[(<].*[\])>]", w)]
-    return chips or [(w, i) for i, w in enumerate(attention.words)]
-
-
 def _choices(card: Card, attention: Attention | None) -> Updates:
     """The words, layers and heads that an answer's attention offers, and its bars."""
     if attention is None:
         return {}
-    chips = _words(attention)
+    chips = words_of(attention.words)
     layers = [("finest, mean", ALL), *((name, i) for i, name in enumerate(attention.layers))]
     bars = show.mass_figure(mass_by_layer(attention)) if future_frames(attention) else None
     return {
@@ -370,7 +364,7 @@ def show_looks(
     attention, first = answer.rollout.attention, answer.start.frame
     if attention is None:
         return {}
-    word = _words(attention)[-1][1] if word is None or not 0 <= word < len(attention.words) else word
+    word = words_of(attention.words)[-1][1] if word is None or not 0 <= word < len(attention.words) else word
     one_layer, one_head = (None if layer == ALL else layer), (None if head == ALL else head)
     said = attention.words[word].removeprefix("##")
     heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import tomllib
 from abc import ABC, abstractmethod
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from vidvla import checkpoint
+from vidvla.saliency import Traced
 from vidvla.train.evolve import EvolveConfig, Search
 from vidvla.train.loop import Progress, Stage, TrainConfig, fit
 from vidvla.types import Control, ProgressCallback, Request, Rollout
@@ -29,6 +31,9 @@ from vidvla.worlds.base import Frame
 SMALL = "small"
 SIZES = (SMALL, "gpu")
 """Configurations that ship: what two CPU cores train, and what a GPU would."""
+OUTSIDE = "VIDVLA_FAMILIES"
+"""Environment variable with folders, separated as in ``PATH``, of families from outside the package: each is
+``<name>.py``, which ends with ``FAMILY = ...``, beside ``<name>.toml``."""
 EVOLVED = "evolved"
 CONTROLLERS = (EVOLVED, "random", "constant", "cem")
 """Controllers of a family that evolves one: that one, uniformly drawn actions, the constant action that is best in the
@@ -203,6 +208,10 @@ class Family(ABC):
         """Scores (B,) of the evolved controller in dreams from frames (B, H, W, 3) at temperature ``tau``."""
         raise ValueError(f"expected a family with an evolved controller, got {self.name}")
 
+    def traced(self, request: Request) -> Traced:
+        """The answer to ``request`` with its history, for gradients through it (:mod:`vidvla.saliency`)."""
+        raise ValueError(f"expected a family whose answers can be traced to what they depend on, got {self.name}")
+
     def act(self, request: Request) -> NDArray[np.float32]:
         """Only the actions (N, A), as quickly as the family can; for closed loops."""
         actions = self(request).actions
@@ -273,13 +282,28 @@ class Clock:
         return self.seconds | {"total": self._now() - self._start}
 
 
+def outside() -> tuple[Path, ...]:
+    """The folders that :data:`OUTSIDE` names; ValueError where one of them is none."""
+    folders = tuple(Path(part) for part in os.environ.get(OUTSIDE, "").split(os.pathsep) if part)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"expected folders of families in {OUTSIDE}, got {folder}")
+    return folders
+
+
 def read_config(name: str, size: str = SMALL) -> dict[str, Any]:
-    """The tables of ``configs/<name>.toml``, or of ``configs/gpu/<name>.toml`` for the size ``gpu``."""
+    """The tables of ``configs/<name>.toml``, or of ``configs/gpu/<name>.toml`` for the size ``gpu``.
+
+    Families from :func:`outside` have theirs beside them, at the same places under their folder.
+    """
     if size not in SIZES:
         raise ValueError(f"expected a size among {', '.join(SIZES)}; got {size!r}")
-    folder = resources.files("vidvla.configs")
-    file = folder.joinpath(f"{name}.toml") if size == SMALL else folder.joinpath(size, f"{name}.toml")
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    path = f"{name}.toml" if size == SMALL else f"{size}/{name}.toml"
+    for folder in (resources.files("vidvla.configs"), *outside()):
+        file = folder.joinpath(path)
+        if file.is_file():
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+    raise ValueError(f"expected the settings of {name} in {path}, got none")
 
 
 def fit_square(frame: Frame, size: int) -> Frame:

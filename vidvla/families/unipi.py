@@ -37,6 +37,7 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, sinusoidal
 from vidvla.pixels import to_float
+from vidvla.saliency import Traced
 from vidvla.text import TextTokens
 from vidvla.train.loop import TrainConfig
 from vidvla.types import Control, ProgressCallback, Request, Rollout
@@ -221,6 +222,15 @@ class UniPi(Family):
             frames = self.model.decode(latents, scene)
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
         return Rollout(frames, tuple(range(1, len(frames) + 1)), actions, maps, clock.done())
+
+    def traced(self, request: Request) -> Traced:
+        """The actions alone, from the plan that they are read from: attention says what the plan looks at."""
+        with torch.no_grad():
+            scene = self.model.scene(request)
+            _, last = self.model.film(scene, request, Clock())
+            plan = self._fill_in(scene, last.clean, request)
+        reads = torch.cat([scene.latents, plan[0]]).requires_grad_()
+        return Traced(scene.pixels, scene.pixels[:0], self.inverse(reads[None])[0], reads)
 
     def _fill_in(self, scene: Scene, keys: Tensor, request: Request) -> Tensor:
         """Latents of key frames (1, K, C, h, w) -> of all frames (1, K * stride, C, h, w).

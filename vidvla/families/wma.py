@@ -8,6 +8,7 @@ learns that from far fewer windows than a film net that denoises it (``assets/lo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ from vidvla.foundation.reader import READER, Reader, publish_reader, reader_phas
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.arm import TouchNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
+from vidvla.saliency import Traced
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 from vidvla.worlds.base import Frame
@@ -174,6 +176,18 @@ class WorldModel(Family):
         with clock.part("dream"):
             film, _ = self.dreamer.film(self.begin(request.frame), unit, progress)
         return Rollout(film, tuple(range(1, len(film) + 1)), None, None, clock.done())
+
+    def traced(self, request: Request) -> Traced:
+        """The film, not rounded between its steps: rounding has no gradient."""
+        check_request(request)
+        state = self.begin(request.frame)
+        pixels = state.anchor.clone().requires_grad_()
+        state = replace(state, anchor=pixels, backdrop=pixels, frames=pixels[:, None].expand_as(state.frames))
+        film = []
+        for action in torch.from_numpy(self._unit(request.actions)).to(self.device):
+            state = self.dreamer.follow(state, action[None], seen=lambda frames: frames)
+            film.append(state.frames[:, -1])
+        return Traced(pixels, torch.cat(film), pixels.new_zeros(0, len(self.scale.low)))
 
     def _unit(self, actions: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """(N, A) in unit scale; ValueError where they are not actions."""

@@ -172,6 +172,13 @@ class Dreamer:
         Args:
             noise: deviation of what ``generator`` adds to the frames that are seen.
         """
+        return self.follow(state, actions, noise, generator, seen=rounded)
+
+    def follow(
+        self, state: DreamState, actions: Tensor, noise: float = 0.0, generator: torch.Generator | None = None, *,
+        seen: Callable[[Tensor], Tensor],
+    ) -> DreamState:  # fmt: skip
+        """:meth:`advance` with gradients; ``seen`` is what the dream sees of a new frame (B, 3, H, W)."""
         led = torch.cat([actions[:, None], state.actions[:, :-1]], dim=1)
         frames = state.frames
         if noise:
@@ -189,7 +196,7 @@ class Dreamer:
             state.anchor,
             after.backdrop,
             after.covered,
-            torch.cat([state.frames[:, 1:], rounded(after.frame)[:, None]], dim=1),
+            torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
             torch.cat([state.places[:, 1:], after.place[:, None]], dim=1),
             target,
             deep,
