@@ -182,7 +182,8 @@ class WorldModel(Family):
         check_request(request)
         state = self.begin(request.frame)
         pixels = state.anchor.clone().requires_grad_()
-        state = replace(state, anchor=pixels, backdrop=pixels, frames=pixels[:, None].expand_as(state.frames))
+        backdrop = self.net.behind(pixels, state.covered)
+        state = replace(state, anchor=pixels, backdrop=backdrop, frames=pixels[:, None].expand_as(state.frames))
         film = []
         for action in torch.from_numpy(self._unit(request.actions)).to(self.device):
             state = self.dreamer.follow(state, action[None], seen=lambda frames: frames)
