@@ -299,11 +299,12 @@ def test_the_api_refuses_what_is_out_of_range_with_the_range(address: str) -> No
     client = Client(address, verbose=False)
     found = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/predict"]["parameters"]
     names = {entry["label"]: entry["parameter_name"] for entry in reversed(found)}  # the panel's come first
+    empty = {entry["parameter_name"]: None for entry in found if not entry["parameter_has_default"]}
     for label, value, said in (
         ("Guidance", 50, "guidance from 0 to 10, got 50"), ("Denoising steps", 400, "from 1 to 32, got 400"),
         ("Seeds", 99, "from 1 to 8, got 99"),
     ):  # fmt: skip
-        job = client.submit(**{names[label]: value}, api_name="/predict")
+        job = client.submit(**empty | {names[label]: value}, api_name="/predict")
         job.result(timeout=240)
         assert said in str(job.outputs()), label
 

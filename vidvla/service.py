@@ -170,9 +170,11 @@ class Service:
             ValueError: one sentence, where the request cannot be answered, weights are missing or memory runs out.
         """
         self.check(request)
-        with enough_memory(registry.family(name).title), self._thinking, torch.inference_mode():
-            rollout = self._awake(name)(request, attention=attention, progress=progress)
-            note = self._familiarity.note(request.frame) if self._familiarity is not None else None
+        with enough_memory(registry.family(name).title):
+            family = self._awake(name)
+            with self._thinking, torch.inference_mode():
+                rollout = family(request, attention=attention, progress=progress)
+                note = self._familiarity.note(request.frame) if self._familiarity is not None else None
         if note is None:
             return rollout
         return replace(rollout, notes=(*rollout.notes, note))

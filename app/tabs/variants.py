@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import pictures, show, words
+from app.driving import ERROR_TOP, SPREAD_TOP
 from app.session import Answer
 from vidvla.drive import difference, spread
 from vidvla.types import Control, Rollout
@@ -17,8 +18,6 @@ from vidvla.views import FamilyInfo
 from vidvla.worlds.base import Frame
 
 INHERITED = "as in Sampling"
-SPREAD_TOP, DIFFERENCE_TOP = 32.0, 64.0
-"""Levels of 255 that are brightest in maps of spread and of differences."""
 FORMED = 4
 """Frames of a film that are shown after each denoising step."""
 SAME = "It answers the same with every seed."
@@ -126,6 +125,6 @@ def what_if(answer: Answer, moment: int) -> str:
     apart = difference(own, other)
     stills = [
         (f"“{answer.request.instruction.strip()}”", own), (f"“{answer.instead}”", other),
-        (f"difference, 0 to {DIFFERENCE_TOP:.0f}", pictures.heat(apart, DIFFERENCE_TOP)),
+        (f"difference, 0 to {ERROR_TOP:.0f}", pictures.heat(apart, ERROR_TOP)),
     ]  # fmt: skip
     return words.heading("What if", f"differs by {apart.mean():.1f} of 255 on average") + pictures.stills(stills)
