@@ -139,10 +139,15 @@ def act(service: Service, question: Question, limit: int) -> Iterator[Event]:
 
 def imagined(look: Look, ahead: int) -> Frame | None:
     """What was imagined for ``ahead`` control steps after a look: the next predicted frame, or else the last one."""
-    times = look.rollout.times
+    times, frames = film_of(look.rollout)
     if not times:
         return None
-    return look.rollout.frames[next((i for i, time in enumerate(times) if time >= ahead), len(times) - 1)]
+    return frames[next((i for i, time in enumerate(times) if time >= ahead), len(times) - 1)]
+
+
+def film_of(rollout: Rollout) -> tuple[tuple[int, ...], Frame]:
+    """The frames that a family imagined, and the control steps ahead that they show."""
+    return rollout.times, rollout.frames
 
 
 def pairs(watched: Watched, start: int = 0) -> list[Frame]:
@@ -174,12 +179,12 @@ def seen(service: Service, watched: Watched) -> tuple[Seen, ...]:
 
 
 def _seen(service: Service, execution: Execution, look: Look, until: int) -> Seen:
-    times = look.rollout.times
+    times, frames = film_of(look.rollout)
     if not times:
         return Seen(look.step, until, look.frame, None, execution.frames[until], math.nan, math.nan)
     index = show.shown_at(times, until - look.step)
     moment = min(look.step + times[index], execution.steps)
-    frame, came = look.rollout.frames[index], execution.frames[moment]
+    frame, came = frames[index], execution.frames[moment]
     expected, true = (Rollout(picture[None], (1,), None) for picture in (frame, came))
     quality = service.quality(expected, true, look.frame)
     return Seen(look.step, moment, look.frame, frame, came, quality.psnr[0], quality.psnr_copy[0])

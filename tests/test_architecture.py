@@ -22,7 +22,7 @@ LAYERS = (
     ("eval",),
     ("drive",),
     ("views",),
-    ("steering",),
+    ("steering", "scenes"),
     ("service",),
     ("cli",),
 )

@@ -129,6 +129,7 @@ def test_it_keeps_every_promise_of_the_contract(folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]  # it is not 0 where nothing was collected either
 
 
+@pytest.mark.timeout(1000)
 def test_folders_that_are_none_and_taken_names_are_refused(folder: Path) -> None:
     listing = "from vidvla.cli import main; main()"
     done = run(folder / "missing", "-c", listing, "train", "bc")

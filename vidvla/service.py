@@ -36,16 +36,14 @@ from vidvla.foundation.film import check_request
 from vidvla.foundation.reader import READER, Reader
 from vidvla.saliency import Traced
 from vidvla.samples import Sample, read_samples, write_sample
-from vidvla.text import phrase_book
+from vidvla.scenes import HORIZON as HORIZON
+from vidvla.scenes import Scenes
 from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
 from vidvla.views import FamilyInfo, Quality, SceneView
-from vidvla.worlds.base import ActionSpec, Frame
+from vidvla.worlds.base import Frame
 from vidvla.worlds.dream import Dream, Mind
-from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
 T = TypeVar("T")
-HORIZON = 16
-"""Control steps that a film covers, and the truth beside it."""
 TAU = (0.1, 1.5)
 """Temperatures of a dream that a controller can be replayed in."""
 COMPARED = 4
@@ -68,7 +66,7 @@ def enough_memory(title: str) -> Iterator[None]:
         ) from error
 
 
-class Service:
+class Service(Scenes):
     """Families, worlds and samples behind one door. Thread-safe; keeps nothing of one caller for another.
 
     Args:
@@ -77,12 +75,10 @@ class Service:
         loaded: families at hand already, such as tiny ones in tests; only these are then offered.
     """
 
-    action_spec: ActionSpec = MetaWorld.action_spec
-    steps_per_second: float = MetaWorld.steps_per_second
-
     def __init__(
         self, checkpoints: Path | None = None, device: str = "auto", loaded: dict[str, Family] | None = None
     ) -> None:
+        super().__init__()
         self.checkpoints = checkpoints or checkpoint.ASSETS / "checkpoints"
         self.device = checkpoint.pick_device(device)
         self._offered = None if loaded is None else frozenset(loaded)
@@ -91,7 +87,6 @@ class Service:
         self._loading = threading.Lock()
         # torch's threads are shared: two answers at once are slower than in turn. A dream is held while it is acted in
         self._thinking = threading.RLock()
-        self._world_lock = threading.RLock()
 
     # families
 
@@ -194,65 +189,7 @@ class Service:
         """Number of weights of a family."""
         return self.family(name).parameters()
 
-    # scenes
-
-    @functools.cached_property
-    def simulator_problem(self) -> str | None:
-        """None where scenes can be simulated, otherwise what to install."""
-        return simulator_problem()
-
-    @functools.cached_property
-    def _world(self) -> MetaWorld:
-        if self.simulator_problem is not None:
-            raise ValueError(self.simulator_problem)
-        return MetaWorld()
-
-    def tasks(self) -> tuple[str, ...]:
-        """Task names, those that the models trained on first."""
-        if self.simulator_problem is not None:
-            return AVDC_TASKS
-        return self._world.tasks
-
-    def trained_tasks(self) -> tuple[str, ...]:
-        """Tasks that the shipped models trained on."""
-        return AVDC_TASKS
-
-    def phrasings(self, task: str) -> tuple[str, ...]:
-        """Example instructions of a task."""
-        book = phrase_book()
-        if task not in book:
-            raise ValueError(f"expected a task among {', '.join(book)}; got {task!r}")
-        return book[task].train
-
-    def scene(self, task: str, seed: int) -> SceneView:
-        """Lay out a task; equal seeds give equal scenes."""
-        with self._world_lock:
-            self._world.reset(task, seed)
-            frame, state = self._world.render(), self._world.snapshot()
-        return SceneView(task, seed, frame, phrase_book()[task].canonical, state)
-
-    def truth(self, scene: SceneView, steps: int = HORIZON) -> Rollout:
-        """What the simulator's scripted expert does from ``scene``: one frame a control step, and its actions."""
-        frames, actions = [], []
-        with self._world_lock:
-            self._world.restore(scene.state)
-            for _ in range(steps):
-                action = self._world.expert()
-                self._world.step(action)
-                actions.append(action)
-                frames.append(self._world.render())
-        return Rollout(np.stack(frames), tuple(range(1, steps + 1)), np.stack(actions))
-
-    def play(self, scene: SceneView, actions: NDArray[np.float32]) -> Rollout:
-        """What the simulator does when ``actions`` (N, A) are executed from ``scene`` without looking."""
-        frames, success = [], False
-        with self._world_lock:
-            self._world.restore(scene.state)
-            for action in actions:
-                success = self._world.step(action).success or success
-                frames.append(self._world.render())
-        note = "The task was fulfilled." if success else "The task was not fulfilled."
-        return Rollout(np.stack(frames), tuple(range(1, len(frames) + 1)), actions, notes=(note,))
+    # acting
 
     def execute(
         self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
