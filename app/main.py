@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from app.socket import Sockets
-from app.tabs import compare, dreams, drive, models
+from app.tabs import act, attention, compare, dreams, drive, models
 from vidvla.eval.rollouts import EPISODE_STEPS
 from vidvla.service import Service
 
@@ -71,6 +71,10 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> gr.Blocks:
         with gr.Tabs(elem_id="vv-tabs"):
             with gr.Tab("Compare"):
                 compare.build(service, episode_steps)
+            with gr.Tab("Act") as acting:
+                act.build(service, acting, episode_steps)
+            with gr.Tab("Attention") as looking:
+                attention.build(service, looking)
             with gr.Tab("Drive"):
                 drive.build(service)
             with gr.Tab("Dreams") as dreaming:

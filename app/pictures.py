@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,20 @@ def jpeg(frame: Frame) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return buffer.getvalue()
+
+
+def image(frame: Frame, alt: str) -> str:
+    """A frame as an ``<img>`` that needs no file."""
+    return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(jpeg(frame)).decode()}">'
+
+
+def stills(captioned: Sequence[tuple[str, Frame]]) -> str:
+    """(caption, frame) beside one another."""
+    figures = (
+        f'<figure>{image(frame, caption)}<figcaption title="{escape(caption)}">{escape(caption)}</figcaption></figure>'
+        for caption, frame in captioned
+    )
+    return f'<div class="vv-stills">{"".join(figures)}</div>'
 
 
 def heat(values: NDArray[np.float32], top: float) -> Frame:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vidvla.drive import MOST_SEEDS
 from vidvla.eval.rollouts import Execution
+from vidvla.foundation.film import MAX_STEPS
 from vidvla.images import read_upload
 from vidvla.service import HORIZON, Service
-from vidvla.types import Request, Rollout
-from vidvla.views import Quality, SceneView
+from vidvla.types import Glimpse, Request, Rollout
+from vidvla.views import FamilyInfo, Quality, SceneView
 from vidvla.worlds.base import Frame
 
 SCENE, SAMPLE, UPLOAD = "Scene", "Sample", "Upload"
@@ -20,6 +28,8 @@ SCENE, SAMPLE, UPLOAD = "Scene", "Sample", "Upload"
 LARGEST_SEED = 2**31 - 1
 FORGOTTEN = "This answer is too old and was forgotten: predict again."
 """Said where a session's answer is no longer kept."""
+TOLD = "It was told the expert's actions: what the others have to imagine, it only has to follow."
+UNTOLD = "it dreams what follows from the robot's actions, and nobody knows those in an uploaded picture"
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +41,9 @@ class Form:
     Attributes:
         seed: of the scene's layout.
         noise_seed: of the families' random draws.
+        seeds: how many noise seeds are asked, from ``noise_seed`` on.
+        other: another instruction for the same frame; empty for none.
+        options: the families' own controls, ``family.control`` -> value; None where the control is left alone.
     """
 
     source: str
@@ -40,9 +53,12 @@ class Form:
     upload: str | None
     instruction: str
     families: Sequence[str]
-    steps: float
-    guidance: float
+    steps: float | None
+    guidance: float | None
     noise_seed: float | None
+    seeds: float | None = 1
+    other: str | None = ""
+    options: Mapping[str, float | str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Answer:
-    """One family's answer, with everything that is needed to look at it and to execute it."""
+    """One family's answer, with everything that is needed to look at it and to execute it.
+
+    Attributes:
+        seeds: what it answers with the noise seeds that follow the request's.
+        other: what it answers to ``instead``, another instruction, with the request's seed.
+    """
 
     family: str
     start: Start
@@ -73,14 +94,46 @@ class Answer:
     rollout: Rollout
     quality: Quality | None
     parameters: int
+    seeds: tuple[Rollout, ...] = ()
+    instead: str = ""
+    other: Rollout | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A form that was read and found fine.
+
+    Attributes:
+        families: those that were chosen, in their order.
+        seeds: how many noise seeds are asked.
+        other: another instruction, or empty.
+    """
+
+    start: Start
+    request: Request
+    families: tuple[FamilyInfo, ...]
+    seeds: int
+    other: str
+
+    @property
+    def asked(self) -> int:
+        """How often each family is asked."""
+        return self.seeds + bool(self.other)
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The question is fine; ``start`` has its truth now."""
+    """The question is fine. The truth of a simulated ``start`` is still to come: :class:`Known`."""
 
     start: Start
     families: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What truly happens from the simulated ``start`` is known now."""
+
+    start: Start
 
 
 @dataclass(frozen=True)
@@ -91,6 +144,22 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Forming:
+    """A family's film takes shape: what it was after each denoising step until now, (K, H, W, 3) each."""
+
+    family: str
+    films: tuple[Frame, ...]
+
+
+@dataclass(frozen=True)
+class Varied:
+    """An answer again, with its other seeds and its other instruction; or a sentence on why without."""
+
+    answer: Answer
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Failed:
     """A family could not answer, and one sentence says why."""
 
@@ -98,15 +167,15 @@ class Failed:
     sentence: str
 
 
-Event = Begun | Asked | Answer | Failed
+Event = Begun | Known | Asked | Forming | Answer | Varied | Failed
 Progress = Callable[[float, str], None]
 
 
-def whole(value: float | None, what: str) -> int:
-    """A seed from a number field; ValueError where it is empty, no whole number, or out of range."""
-    if value is None or value != value or int(value) != value or not 0 <= value <= LARGEST_SEED:
-        got = "nothing" if value is None else f"{value:g}"
-        raise ValueError(f"expected a {what} from 0 to {LARGEST_SEED}, got {got}")
+def whole(value: float | None, what: str, low: int = 0, high: int = LARGEST_SEED) -> int:
+    """A whole number from a field; ValueError where it is empty, no whole number, or out of range."""
+    if not isinstance(value, int | float) or not low <= value <= high or int(value) != value:
+        got = "nothing" if value is None else f"{value:g}" if isinstance(value, int | float) else repr(value)[:40]
+        raise ValueError(f"expected a {what} from {low} to {high}, got {got}")
     return int(value)
 
 
@@ -136,6 +205,13 @@ def find_start(service: Service, form: Form) -> Start:
     raise ValueError(f"expected a source among {SCENE}, {SAMPLE}, {UPLOAD}; got {form.source!r}")
 
 
+def find_scene(service: Service, task: str | None, seed: float | None) -> SceneView:
+    """Lay out a task; ValueError with one sentence where that cannot be done."""
+    scene = find_start(service, Form(SCENE, task, seed, None, None, "", (), steps=1, guidance=1, noise_seed=0)).scene
+    assert scene is not None
+    return scene
+
+
 def with_truth(service: Service, start: Start) -> Start:
     """``start`` with what the expert does from it, where it is simulated."""
     if start.scene is None:
@@ -154,49 +230,146 @@ def failure(error: Exception, whose: str) -> str:
     """What to show of an error: its own sentence where it was raised on purpose, else that it is ours."""
     if isinstance(error, ValueError):
         return sentence(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        log.exception("%s ran out of memory", whose, exc_info=error)
+        return f"{whose} ran out of memory."
     log.exception("%s failed", whose, exc_info=error)
     return f"{whose} failed with an internal error ({type(error).__name__}); the server's log has the details."
+
+
+def read_form(service: Service, form: Form) -> Question:
+    """The question that a form asks; no family is asked yet.
+
+    Raises:
+        ValueError: one sentence, where it cannot be asked.
+    """
+    chosen = tuple(info for info in service.families() if info.name in set(form.families))
+    if not chosen:
+        raise ValueError("expected at least one family to be picked, got none")
+    start = find_start(service, form)
+    steps = whole(form.steps, "number of denoising steps", 1, MAX_STEPS)
+    guidance = float(form.guidance) if isinstance(form.guidance, int | float) else float("nan")
+    options = {key: value for key, value in form.options.items() if value is not None}
+    request = Request(
+        start.frame, form.instruction, whole(form.noise_seed, "noise seed"), steps, guidance, options=options
+    )
+    service.check(request)
+    seeds, other = whole(form.seeds, "number of seeds", 1, MOST_SEEDS), (form.other or "").strip()
+    if other:
+        try:
+            service.check(dataclasses.replace(request, instruction=other))
+        except ValueError as error:
+            raise ValueError(f"in the other instruction: {error}") from error
+    return Question(start, request, chosen, seeds, other)
 
 
 def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
     """Ask every chosen family in turn; one that fails does not keep the others from answering.
 
+    The simulator finds out what truly happens meanwhile. Once everybody has answered, the other seeds and the other
+    instruction follow.
+
     Raises:
         ValueError: one sentence, before any family is asked, where the question itself is not usable.
     """
-    infos = {info.name: info for info in service.comparable() if info.problem is None}
-    chosen = tuple(name for name in infos if name in set(form.families))
-    if not chosen:
-        raise ValueError("expected at least one family to be picked, got none")
     progress(0.0, "Looking at the scene")
-    start = find_start(service, form)
-    seed = whole(form.noise_seed, "noise seed")
-    request = Request(start.frame, form.instruction, seed, int(form.steps), float(form.guidance))
-    service.check(request)
-    start = with_truth(service, start)
-    yield Begun(start, chosen)
-    for index, name in enumerate(chosen):
-        title = infos[name].title
+    question, answered = read_form(service, form), list[tuple[FamilyInfo, Answer]]()
+    yield Begun(question.start, tuple(info.name for info in question.families))
+    rounds = len(question.families) * question.asked
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth") as simulator:
+        truth = simulator.submit(with_truth, service, question.start)
+        told = question.start.scene is None  # a sample comes with its truth, a picture has none
+        for index, info in enumerate(question.families):
 
-        def tell(share: float, what: str, index: int = index, title: str = title) -> None:
-            progress((index + share) / len(chosen), f"{title}: {what}")
+            def tell(share: float, what: str, index: int = index, title: str = info.title) -> None:
+                progress((index + share) / rounds, f"{title}: {what}")
 
-        tell(0.0, "thinking")
-        yield Asked(name)
-        try:
-            yield answer(service, name, start, request, tell)
-        except Exception as error:  # the border of the page: one family's failure must not take the others along
-            yield Failed(name, failure(error, title))
+            tell(0.0, "thinking")
+            yield Asked(info.name)
+            for event in _first(service, question, info, truth.result, tell):
+                if not told and not isinstance(event, Forming):
+                    told = True
+                    yield Known(truth.result())
+                yield event
+                if isinstance(event, Answer):
+                    answered.append((info, event))
+    for index, (info, given) in enumerate(answered if question.asked > 1 else ()):
+        done = len(question.families) + index * (question.asked - 1)
+        progress(done / rounds, f"{info.title}: asked again")
+        yield _varied(service, info, given, question)
     progress(1.0, "Done")
 
 
-def answer(service: Service, name: str, start: Start, request: Request, progress: Progress) -> Answer:
-    """One family's answer, measured against the truth where there is one."""
-    rollout = service.predict(name, request, attention=True, progress=progress)
+def _first(
+    service: Service, question: Question, info: FamilyInfo, truth: Callable[[], Start], tell: Progress
+) -> Iterator[Event]:
+    """One family's film as it takes shape, then its answer or why there is none."""
+
+    def work(send: Callable[[Event], None]) -> Event:
+        films: list[Frame] = []
+
+        def look(share: float, what: str, glimpse: Glimpse | None = None, /) -> None:
+            tell(share, what)
+            if glimpse is not None:
+                films.append(glimpse())
+                send(Forming(info.name, tuple(films)))
+
+        try:
+            if info.problem is not None:
+                raise ValueError(info.problem)
+            request = question.request
+            if info.told:
+                request = dataclasses.replace(request, actions=_expert(truth()))
+            rollout = service.predict(info.name, request, attention=True, progress=look)
+            return _answer(service, info, truth(), request, rollout)
+        except Exception as error:  # the border of the page: one family's failure must not take the others along
+            return Failed(info.name, failure(error, info.title))
+
+    yield from _streamed(work)
+
+
+def _streamed(work: Callable[[Callable[[Event], None]], Event]) -> Iterator[Event]:
+    """What ``work`` sends while it runs in a thread beside, and at last what it returns."""
+    events: SimpleQueue[Event | None] = SimpleQueue()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-answer") as beside:
+        done = beside.submit(contextvars.copy_context().run, work, events.put)
+        done.add_done_callback(lambda _: events.put(None))
+        while (event := events.get()) is not None:
+            yield event
+        yield done.result()
+
+
+def _expert(start: Start) -> NDArray[np.float32]:
+    """The expert's actions (N, A) from ``start``; ValueError where nobody knows them."""
+    if start.truth is None or start.truth.actions is None:
+        raise ValueError(UNTOLD)
+    return start.truth.actions
+
+
+def _answer(service: Service, info: FamilyInfo, start: Start, request: Request, rollout: Rollout) -> Answer:
+    """A family's answer, measured against the truth where there is one."""
     quality = None
     if start.truth is not None and len(rollout.frames):
         quality = service.quality(rollout, start.truth, start.frame)
-    return Answer(name, start, request, rollout, quality, service.parameters(name))
+    if info.told:
+        rollout = dataclasses.replace(rollout, actions=None, notes=(TOLD, *rollout.notes))
+    return Answer(info.name, start, request, rollout, quality, service.parameters(info.name))
+
+
+def _varied(service: Service, info: FamilyInfo, given: Answer, question: Question) -> Varied:
+    """An answer with what the same family says with other seeds, and to the other instruction."""
+    asked = given.request
+    try:
+        seeds = tuple(
+            service.predict(info.name, dataclasses.replace(asked, seed=(asked.seed + more) % (LARGEST_SEED + 1)))
+            for more in range(1, question.seeds)
+        )
+        other = None
+        if question.other:
+            other = service.predict(info.name, dataclasses.replace(asked, instruction=question.other))
+        return Varied(dataclasses.replace(given, seeds=seeds, instead=question.other, other=other))
+    except Exception as error:  # the border of the page, as in _first
+        return Varied(given, failure(error, info.title))
 
 
 def execute(service: Service, given: Answer | None, limit: int) -> Iterator[Execution]:

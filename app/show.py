@@ -113,10 +113,14 @@ def mark(frame: Frame, place: tuple[float, float]) -> Frame:
     return np.asarray(image)
 
 
-def overlay(frame: Frame, heat: HeatMap) -> Frame:
-    """A heat map over a frame, enlarged: bilinear, smallest value see-through, largest one bright."""
-    span = float(heat.max() - heat.min())
-    level = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
+def overlay(frame: Frame, heat: HeatMap, top: float | None = None) -> Frame:
+    """A heat map over a frame, enlarged: bilinear, smallest value see-through, largest one bright.
+
+    Args:
+        top: the brightest value, with 0 see-through, so that several maps compare; their own ends where None.
+    """
+    low, high = (float(heat.min()), float(heat.max())) if top is None else (0.0, top)
+    level = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     smooth = Image.fromarray(level.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     values = np.clip(np.asarray(smooth), 0, 1)
     anchors = np.linspace(0, 1, len(HEAT))
@@ -147,20 +151,33 @@ def actions_figure(
     steps_per_second: float,
     curves: Sequence[tuple[str, str, NDArray[np.float32]]],
     truth: NDArray[np.float32] | None = None,
+    band: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> go.Figure:
     """Small charts, one an axis of the action in its unit, over time; an action is held for a control step.
 
     Args:
-        curves: (name, colour, (N, A) actions) to draw solid.
-        truth: the expert's (N, A), dashed.
+        curves: (name, colour, (N, A) actions); the first solid, further ones dashed.
+        truth: the expert's (N, A), dotted.
+        band: lowest and highest (N, A) of the first curve's other draws, shaded in its colour.
     """
     titles = [f"<b>{name}</b>  {unit}" for name, unit in zip(spec.names, spec.units, strict=True)]
     figure = make_subplots(len(spec), 1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.32 / len(spec))
-    drawn = [(name, {"color": colour, "width": 2}, values) for name, colour, values in curves]
+    dashes = ("solid", *("dash" for _ in curves[1:]))
+    drawn = [
+        (name, {"color": colour, "width": 2, "dash": dash}, values)
+        for (name, colour, values), dash in zip(curves, dashes, strict=True)
+    ]
     if truth is not None:
         drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "width": 2, "dash": "dot"}, truth))
     for axis in range(len(spec)):
         row, column = axis + 1, 1
+        for edge, fill in zip(band or (), (None, "tonexty"), strict=False):
+            held = np.append(edge[:, axis], edge[-1:, axis])
+            figure.add_scatter(
+                x=(np.arange(len(held)) / steps_per_second).round(4).tolist(), y=held.astype(float).round(3).tolist(),
+                name="seeds", mode="lines", line={"width": 0, "shape": "hv", "color": curves[0][1]}, fill=fill,
+                opacity=0.5, hoverinfo="skip", row=row, col=column,
+            )  # fmt: skip
         for name, line, values in drawn:
             held = np.append(values[:, axis], values[-1:, axis])
             seconds = np.arange(len(held)) / steps_per_second

@@ -23,12 +23,22 @@ def family_head(info: FamilyInfo, colour: str) -> str:
     return head(info.title, info.summary, colour)
 
 
+def choice(info: FamilyInfo) -> tuple[str, str]:
+    """(label, value) of a family in a picker: one that cannot be asked yet says so."""
+    return (info.title if info.problem is None else f"{info.title} (not trained yet)"), info.name
+
+
 def message(text: str, kind: str = "error") -> str:
     """One sentence in a box: ``error``, ``note`` or ``quiet``. Nothing at all for an empty text."""
     if not text:
         return ""
     role = ' role="alert"' if kind == "error" else ""
     return f'<div class="vv-message vv-{kind}"{role}>{escape(text)}</div>'
+
+
+def chosen(yes: bool) -> str:
+    """An invisible mark: its column is shown before it has anything to say."""
+    return '<i class="vv-chosen"></i>' if yes else ""
 
 
 def messages(texts: Sequence[str], kind: str) -> str:

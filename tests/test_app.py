@@ -18,7 +18,7 @@ from PIL import Image
 
 from app import session, show, words
 from app.main import build, launch
-from app.session import SAMPLE, SCENE, UPLOAD, Answer, Begun, Failed, Form
+from app.session import SAMPLE, SCENE, UPLOAD, Answer, Begun, Failed, Form, Known
 from app.tabs import card as cards
 from app.tabs import compare, models, panel
 from vidvla.checkpoint import flat_records
@@ -85,6 +85,18 @@ def sentence_of(service: Service, form: Form) -> str:
         ({"steps": 0}, "denoising steps"),
         ({"steps": 1000}, "denoising steps"),
         ({"guidance": -1}, "guidance"),
+        ({"steps": 2.5}, "denoising steps from 1 to 32, got 2.5"),
+        ({"steps": None}, "denoising steps from 1 to 32, got nothing"),
+        ({"guidance": 11}, "guidance from 0 to 10, got 11"),
+        ({"guidance": None}, "guidance from 0 to 10"),
+        ({"seeds": 0}, "seeds from 1 to 8, got 0"),
+        ({"seeds": 9}, "seeds from 1 to 8, got 9"),
+        ({"seeds": "many"}, "seeds from 1 to 8, got 'many'"),
+        ({"other": "open " * 1000}, "In the other instruction: expected an instruction of at most 300"),
+        ({"other": "打开门"}, "In the other instruction"),
+        ({"options": {"gr2.guidance": 11}}, "Guidance of GR-2 style from 0 to 10"),
+        ({"options": {"unipi.k": 1}}, "UniPi style has no control 'k'"),
+        ({"options": {"nobody.k": 1}}, "family.control"),
         ({"source": "Dream"}, "source"),
         ({"source": SAMPLE}, "sample"),
         ({"source": UPLOAD}, "uploaded"),
@@ -124,10 +136,15 @@ def test_bad_uploads_are_one_sentence(service: Service, form: Form, tmp_path: Pa
 def test_bad_input_changes_only_the_message(service: Service, form: Form) -> None:
     with_page = page_of(service)
     bad = dataclasses.replace(form, instruction="")
-    updates = list(with_page.predict(silent, cards.Turn(), 16, 16, *vars(bad).values()))
+    updates = list(with_page.predict(silent, cards.Turn(), 16, 16, *values_of(with_page, bad)))
     touched = {id(component) for update in updates for component in update}
     assert touched == {id(with_page.panel.message), id(with_page.panel.predict)}
     assert "vv-error" in updates[-2][with_page.panel.message]
+
+
+def values_of(page: compare.Compare, form: Form) -> list[Any]:
+    """What the page's components would send: the form, then the families' controls as they were built."""
+    return [*list(vars(form).values())[:-1], *(control.value for control in page.controls().values())]
 
 
 def page_of(service: Service) -> compare.Compare:
@@ -150,7 +167,9 @@ def test_html_in_instructions_is_text() -> None:
 
 def test_every_family_answers_with_quality_and_attention(service: Service, form: Form) -> None:
     events = list(session.ask(service, form, silent))
-    assert isinstance(events[0], Begun) and events[0].start.truth is not None
+    assert isinstance(events[0], Begun) and events[0].start.truth is None  # the simulator is still at work
+    (known,) = [event for event in events if isinstance(event, Known)]
+    assert known.start.truth is not None
     answers = [event for event in events if isinstance(event, Answer)]
     assert [answer.family for answer in answers] == list(FILMING)
     for answer in answers:

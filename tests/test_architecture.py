@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ("worlds.base", "types"),
     ("pixels", "actions", "text", "images", "planning", "worlds"),
-    ("nn", "checkpoint"),
+    ("nn", "checkpoint", "saliency"),
     ("samples",),
     ("data",),
     ("train.loop", "train.muon", "train.evolve"),
@@ -22,7 +22,7 @@ LAYERS = (
     ("eval",),
     ("drive",),
     ("views",),
-    ("steering",),
+    ("steering", "scenes"),
     ("service",),
     ("cli",),
 )

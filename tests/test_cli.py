@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vidvla.cli import parse_families, parse_seeds, parse_tasks, read_phrasings
+from vidvla.cli import parse_families, parse_options, parse_seeds, parse_tasks, read_phrasings
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -20,6 +20,12 @@ def test_arguments_are_parsed() -> None:
     assert parse_seeds("500000:500010") == range(500_000, 500_010)
     assert len(parse_tasks("avdc")) == 11 and parse_tasks("reach, door-open") == ["reach", "door-open"]
     assert "gr2" in parse_families("all") and parse_families("unipi") == ["unipi"]
+
+
+def test_options_are_parsed() -> None:
+    assert parse_options(["gr2.guidance=2", "gr2.read = last step"]) == {"gr2.guidance": 2.0, "gr2.read": "last step"}
+    with pytest.raises(ValueError, match=r"family\.control=value"):
+        parse_options(["guidance"])
 
 
 @pytest.mark.parametrize("text", ["", "5", "9:3", "a:b", "-1:5"])

@@ -12,7 +12,17 @@ from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode
 from vidvla.data.dreams import REACH, DreamWindows, sent
 from vidvla.families.base import Context
-from vidvla.families.wma import ARM, HAND, ArmStage, DreamNet, DreamStage, FeedConfig, HandStage, WorldModel
+from vidvla.families.wma import WorldModel
+from vidvla.foundation.dream_stages import (
+    ARM,
+    HAND,
+    ArmStage,
+    DreamNet,
+    DreamStage,
+    FeedConfig,
+    HandStage,
+    TouchStage,
+)
 from vidvla.foundation.dreamer import (
     ENTRIES,
     Dreamer,
@@ -53,7 +63,7 @@ def net(entry: ActionEntry = "concat") -> DynamicsNet:
 
 
 def dreamer(entry: ActionEntry = "concat") -> Dreamer:
-    return Dreamer(net(entry), torch.device("cpu"), nowhere)
+    return Dreamer(net(entry), None, torch.device("cpu"), nowhere)
 
 
 def nowhere(frames: Frame) -> np.ndarray:
@@ -62,7 +72,9 @@ def nowhere(frames: Frame) -> np.ndarray:
 
 
 def world_model() -> WorldModel:
-    return WorldModel(net(), Reader.fresh(), DynamicsConfig(), unit_actions(), torch.device("cpu"))
+    return WorldModel(
+        net(), DynamicsConfig().touch(4), Reader.fresh(), DynamicsConfig(), unit_actions(), torch.device("cpu")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +132,22 @@ def test_the_hands_net_learns_where_the_hand_goes(tmp_path: Path, windows: Dream
     assert missed < 0.5 * still
 
 
+def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
+    config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
+    stage = TouchStage(context, config, 2)
+    stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
+    stage.__dict__["hand"] = config.hand(4).requires_grad_(False)
+    batch = stage.batch(32, torch.Generator().manual_seed(9))
+
+    def error(model: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return float(stage.loss(model, batch, torch.Generator().manual_seed(0))["loss"])
+
+    plan = TrainConfig(steps=80, batch=16, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    assert error(model) < 0.7 * error(stage.build())
+
+
 def test_hands_are_marked_where_they_are_seen() -> None:
     place = unit_place(torch.tensor([[0.0, 0.6, 0.15]]))
     seen = seen_at(place, torch.tensor(unit_camera()))
@@ -143,20 +171,37 @@ def test_warping_moves_pictures() -> None:
 def test_a_fresh_net_leaves_the_frame_as_it_is(entry: ActionEntry) -> None:
     frames, anchor = torch.rand(1, 2, 3, 64, 64), torch.rand(1, 3, 64, 64)
     fresh, places = DynamicsConfig(entry=entry, size=64).net(4), torch.zeros(1, 2, 3)
-    after, _, backdrop = fresh(frames, anchor, anchor, places, places, torch.rand(1, 4, 4), torch.zeros(1))
-    assert (after - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
-    assert (backdrop - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
+    covered = torch.zeros(1, 1, 64, 64)
+    backdrop = fresh.behind(anchor, covered)
+    after = fresh(frames, anchor, backdrop, covered, places, places, torch.rand(1, 4, 4), torch.zeros(1))
+    assert (after.frame - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
 
 
 def test_the_backdrop_keeps_what_the_arm_hides() -> None:
     made, left, right = net(), torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
-    left[..., :64], right[..., 64:] = 1.0, 1.0
-    made._arms = lambda *_: (left, torch.zeros(1, 3, 128, 128), right)  # type: ignore[method-assign]
+    left[..., :64], right[..., 32:] = 1.0, 1.0
     frames, anchor = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128)
+    backdrop = made.behind(anchor, right)
+    assert not backdrop[:, 3, :, 32:].any() and backdrop[:, 3, :, :32].all()  # what the arm hid is not known yet
     places, actions = torch.zeros(1, 2, 3), torch.zeros(1, 4, 4)
-    *_, backdrop = made(frames, anchor, anchor, places, places, actions, torch.zeros(1))
-    assert torch.equal(backdrop[..., :64], anchor[..., :64])
-    assert torch.allclose(backdrop[..., 64:], frames[:, -1, ..., 64:])
+    after = made(frames, anchor, backdrop, left, places, places, actions, torch.zeros(1))
+    assert torch.equal(after.backdrop[:, :3, :, :64], anchor[..., :64])
+    assert torch.allclose(after.backdrop[:, :3, :, 64:], frames[:, -1, ..., 64:])
+    assert after.backdrop[:, 3, :, 64:].all() and not after.backdrop[:, 3, :, 32:64].any()
+
+
+def test_the_arm_is_before_the_scene() -> None:
+    """A blurred scene leaves the arm as sharp as the net that draws it has it."""
+    made, shape = DynamicsConfig().net(4), torch.zeros(1, 1, 128, 128)
+    shape[..., 40:60, 40:60] = 1.0
+    made._arm = lambda *_: (-torch.ones(1, 3, 128, 128), shape)  # type: ignore[method-assign]
+    frames, anchor, places = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128), torch.zeros(1, 2, 3)
+    given = (frames, anchor, made.behind(anchor, shape), shape, places, places, torch.zeros(1, 4, 4), torch.zeros(1))
+    after = made(*given)
+    assert (after.frame[..., 40:60, 40:60] < -0.9).all() and (after.frame[..., :40] > -0.1).all()
+    assert torch.equal(after.covered, shape)
+    told = made(*given, place=torch.full((1, 3), 0.7))
+    assert (told.place == 0.7).all()
 
 
 def test_how_the_arm_looks_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
@@ -230,18 +275,24 @@ def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> 
     windows = DreamWindows(windows.store, windows.to_unit, made.history, made.told)
     batch = windows.batch(1, 3, torch.Generator().manual_seed(5))
     values = DreamNet(made, FeedConfig(steps=3, noise=0.0))(batch, torch.Generator().manual_seed(0))
-    start, places = to_float(batch.frames[:, :2]), unit_place(batch.places)
-    targets = unit_place(batch.targets)
-    led = batch.actions[:, 0].roll(-1, dims=1)
-    state = DreamState(to_float(batch.anchor), to_float(batch.anchor), start, places[:, :2], targets[:, 0], led)
+    places, targets, led = unit_place(batch.places), unit_place(batch.targets), batch.actions[:, 0].roll(-1, dims=1)
+    anchor, start = to_float(batch.anchor), places[:, :2]
+    hidden = made.covers(unit_place(batch.anchor_places), unit_place(batch.anchor_target), batch.anchor_grips)
+    covered = made.covers(start, targets[:, 0], led[:, :-1, -1])
+    state = DreamState(
+        anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0],
+        unit_place(batch.deeps)[:, 0], led,
+    )  # fmt: skip
     for step in range(3):
+        goes = places[:, 2 + step]
+        mind.net.hand.forward = lambda *_, goes=goes: goes  # in training the hand goes where it went
         before, state = state, mind.advance(state, batch.actions[:, step, 0])
     with torch.no_grad():
         asked = torch.stack([before.target, state.target], dim=1)
         assert torch.allclose(asked, targets[:, 2:4], atol=1e-5)
-        given = (before.frames, before.anchor, before.backdrop, before.places, asked)
-        last, place, _ = made(*given, batch.actions[:, 2], torch.zeros(1))
-    assert torch.equal(rounded(last), state.frames[:, -1]) and torch.equal(place, state.places[:, -1])
+        given = (before.frames, before.anchor, before.backdrop, before.covered, before.places, asked)
+        last = made(*given, batch.actions[:, 2], torch.zeros(1), place=places[:, -1]).frame
+    assert torch.equal(rounded(last), state.frames[:, -1])
     error = float((last - to_float(batch.frames[:, -1])).square().mean())
     assert float(values["mse_last"]) == pytest.approx(error, rel=1e-3)
 

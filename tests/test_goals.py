@@ -11,6 +11,8 @@ import torch
 
 from vidvla import checkpoint, registry
 from vidvla.data.films import FilmBatch
+from vidvla.eval.targets import trained_heads
+from vidvla.families.base import Context
 from vidvla.families.gr2 import Gr2
 from vidvla.families.groot import Groot
 from vidvla.families.susie import Susie, edit_net, load_editor
@@ -18,8 +20,10 @@ from vidvla.families.wma import WorldModel
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise, film_loss
 from vidvla.foundation.goals import PolicyConfig, check_horizons, drop_images, one_frame, pick_goals
 from vidvla.nn.heads import HEADS, make_head
+from vidvla.saliency import action_saliency
 from vidvla.service import Service
 from vidvla.text import TEXT_DIM, TextTokens
+from vidvla.train.run import train
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
 
@@ -138,43 +142,99 @@ def test_policies_learn_with_every_head(kind: str, films: FilmBatch) -> None:
 @pytest.mark.parametrize("kind", [Groot, Susie])
 def test_target_images_are_asked_for_by_horizon(kind: type[Groot | Susie], frame: Frame) -> None:
     member = kind.tiny()
-    for horizon in member.horizons:
-        rollout = member(Request(frame, "open the door", steps=1, horizon=horizon))
-        assert rollout.target_time == horizon and rollout.target is not None
+    assert kind.targets is not None
+    key = f"{kind.name}.{kind.targets.name}"
+    for choice in kind.targets.choices:
+        rollout = member(Request(frame, "open the door", steps=1, options={key: choice}))
+        assert rollout.target_time == int(choice) and rollout.target is not None
         assert rollout.actions is not None and len(rollout.actions) == 16
-    with pytest.raises(ValueError, match="expected a horizon among"):
-        member(Request(frame, "open the door", horizon=5))
+    assert member(Request(frame, "open the door", steps=1, options={key: 8.0})).target_time == 8
+    with pytest.raises(ValueError, match=r"ahead of .* among .*8.*got '5'"):
+        member(Request(frame, "open the door", options={key: 5}))
 
 
 def test_sub_goals_follow_each_other_and_acting_ends_at_the_next(frame: Frame) -> None:
     member = Susie.tiny()
-    assert member(Request(frame, "open the door", horizon=4)).times == (4, 8, 12, 16)
+    assert member(Request(frame, "open the door", options={"susie.k": "4"})).times == (4, 8, 12, 16)
     for k in (4, 8, 16):
-        assert len(member.act(Request(frame, "open the door", horizon=k))) == k
+        assert len(member.act(Request(frame, "open the door", options={"susie.k": k}))) == k
+
+
+def test_susie_weighs_the_frame_too(frame: Frame) -> None:
+    member = Susie.tiny()
+    with torch.no_grad():  # a fresh net predicts that nothing changes
+        member.model.net.film_head.weight.normal_(generator=generator())
+    plain = Request(frame, "open the door", steps=1)
+    weighed = member(replace(plain, options={"susie.image_guidance": 3}))
+    assert (weighed.frames != member(plain).frames).any()
+    for wrong in (11, float("nan")):
+        with pytest.raises(ValueError, match="Image guidance of SuSIE style from 0 to 10"):
+            member(replace(plain, options={"susie.image_guidance": wrong}))
+
+
+@pytest.mark.parametrize("kind", [Groot, Susie])
+def test_own_guidance_stands_in_for_the_requests(kind: type[Groot | Susie], frame: Frame) -> None:
+    member, plain = kind.tiny(), Request(frame, "open the door", steps=1)
+    with torch.no_grad():
+        for name, weight in member.model.net.named_parameters():
+            if not weight.any():  # what begins at zero hides the instruction
+                weight.normal_(std=0.1, generator=generator(len(name)))
+    own = member(replace(plain, options={f"{kind.name}.guidance": 4}))
+    same = member(replace(plain, guidance=4))
+    assert own.target is not None and np.array_equal(own.target, same.target)
+    assert not np.array_equal(own.target, member(plain).target)
+
+
+def test_the_actors_actions_are_traced_to_frame_and_target(frame: Frame) -> None:
+    member, request = Groot.tiny(), Request(frame, "open the door", steps=1)
+    traced, actions = member.traced(request), member(request).actions
+    assert actions is not None and traced.reads is not None and len(traced.reads) == 2
+    assert np.allclose(member.scale.to_world(traced.actions.detach().numpy()), actions, atol=1e-5)
+    assert action_saliency(traced).shape == (2, 8, 8) and action_saliency(traced).sum() == pytest.approx(1)
 
 
 def test_heads_answer_when_asked_for(frame: Frame) -> None:
     member, request = Gr2.tiny(), Request(frame, "open the door", steps=1)
-    assert member.heads == ("joint", *HEADS)
-    actions = {head: member.act(replace(request, head=head)) for head in member.heads}
+    assert trained_heads(member) == ("joint", *HEADS)
+    asked = {head: replace(request, options={"gr2.head": head}) for head in trained_heads(member)}
+    actions = {head: member.act(one) for head, one in asked.items()}
     assert all(found.shape == (16, 4) for found in actions.values())
     assert (member.act(request) == actions["joint"]).all()
     assert all((found != actions["joint"]).any() for head, found in actions.items() if head != "joint")
-    with pytest.raises(ValueError, match="action head among joint, regression"):
-        member.act(replace(request, head="magic"))
-    with pytest.raises(ValueError, match="vidvla train gr2"):
-        Gr2(member.model, member.scale, {}).act(replace(request, head="flow"))
+    with pytest.raises(ValueError, match="Action head of GR-2 style among joint, regression"):
+        member.act(replace(request, options={"gr2.head": "magic"}))
+
+
+def test_heads_without_weights_are_not_offered_and_say_how_to_train_them(frame: Frame) -> None:
+    member = Gr2.tiny()
+    alone = Gr2(member.model, member.scale)
+    assert trained_heads(alone) == () and Gr2.offered({}) == alone.controls
+    two = Gr2(member.model, member.scale, {"flow": member.trained["flow"]})
+    assert trained_heads(two) == ("joint", "flow")
+    assert Gr2.offered({"heads": ["joint", "flow"]}) == two.controls
+    asked = Request(frame, "open the door", options={"gr2.head": "bins"})
+    with pytest.raises(ValueError, match=r"among joint, flow; got 'bins' .*--phase gr2\.head\.bins.*publish gr2"):
+        Service(loaded={"gr2": two}).predict("gr2", asked)
+
+
+def test_heads_are_trained_where_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, ran = Context(tmp_path, tmp_path, tmp_path), list[str]()
+    monkeypatch.setattr("vidvla.train.run.run_phase", lambda context, phase, device: ran.append(phase.name))
+    monkeypatch.setattr(Gr2, "publish", lambda context: None)
+    assert train(Gr2, context) == ran and ran[-1] == "gr2.joint"
+    (tmp_path / "gr2.head.flow").mkdir()
+    assert train(Gr2, context)[-2:] == ["gr2.joint", "gr2.head.flow"]
 
 
 def test_actions_without_a_film_are_dreamed(frame: Frame) -> None:
     request = Request(frame, "open the door", steps=1)
     service = Service(loaded={"groot": Groot.tiny(), "wma": WorldModel.tiny()})
     rollout = service.predict("groot", request)
-    assert rollout.dreamed_by == "wma" and rollout.times == tuple(range(1, 17)) and rollout.target is not None
+    assert rollout.dreamed_by == "World model" and rollout.times == tuple(range(1, 17)) and rollout.target is not None
     told = service.predict("wma", replace(request, actions=rollout.actions))
     assert np.array_equal(rollout.frames, told.frames)
     alone = Service(loaded={"groot": Groot.tiny()}).predict("groot", request)
-    assert alone.dreamed_by is None and not len(alone.frames)
+    assert not alone.dreamed_by and not len(alone.frames)
     assert "not dreamed" in " ".join(alone.notes)
 
 

@@ -7,7 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidvla.look import LayerMass, finest_layers, future_frames, look_from, mass_by_layer, word_map
+from vidvla.look import (
+    LayerMass,
+    action_gaze,
+    action_layers,
+    action_mass_by_layer,
+    finest_layers,
+    future_frames,
+    look_from,
+    mass_by_layer,
+    place_gaze,
+    word_map,
+)
 from vidvla.types import Attention, TokenLayout
 
 FRAMES, HEADS = 3, 2
@@ -144,3 +155,32 @@ def test_what_is_out_of_range_says_so(arguments: dict[str, object], words: str) 
 def test_words_and_frames_out_of_range(word: int, frame: int) -> None:
     with pytest.raises(ValueError, match="expected a"):
         word_map(attention(layout(2)), word, frame)
+
+
+def test_a_gaze_says_where_and_in_which_frame() -> None:
+    of = layout(4, actions=2)
+    looked = attention(of)
+    gaze = place_gaze(looked, 0, (0, 0))
+    assert sum(float(seen.sum()) for seen in gaze.frames) + gaze.words.sum() + gaze.actions == pytest.approx(1)
+    for head in range(HEADS):
+        point(looked.maps[0], head, of.frames[2][15], of.frames[1][6])
+    gaze = place_gaze(looked, 2, (1.0, 1.0))
+    assert gaze.frames[1][1, 2] == 1 and gaze.frames[0].sum() == 0 and gaze.actions == 0
+    with pytest.raises(ValueError, match="frame from 0 to 2, got 3"):
+        place_gaze(looked, 3, (0, 0))
+
+
+def test_action_tokens_have_a_gaze_where_there_are_any() -> None:
+    fine, wide = layout(4), layout(2, actions=2)
+    looked = attention(fine, wide)
+    assert action_layers(looked) == (1,)
+    for head in range(HEADS):
+        point(looked.maps[1], head, wide.actions[0], wide.frames[1][3])
+        point(looked.maps[1], head, wide.actions[1], 1)
+    gaze = action_gaze(looked)
+    assert gaze.frames[1][1, 1] == 0.5 and gaze.words.tolist() == [0, 0.5]
+    assert action_mass_by_layer(looked) == (LayerMass("layer 1", 0.5, 0, 0.5, 0),)
+    with pytest.raises(ValueError, match="layer with action tokens, 1; got 0"):
+        action_gaze(looked, 0)
+    with pytest.raises(ValueError, match="none here"):
+        action_gaze(attention(fine))

@@ -67,6 +67,20 @@ def parse_families(text: str) -> list[str]:
     return names
 
 
+def parse_options(texts: list[str]) -> dict[str, float | str]:
+    """``family.control=value`` each -> what a request's options are; numbers become numbers."""
+    found: dict[str, float | str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"expected family.control=value, got {text!r}")
+        try:
+            found[key.strip()] = float(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found
+
+
 def read_phrasings(path: Path) -> dict[str, list[str]]:
     """A TOML file of ``task = [phrases]``; ValueError where it is not one."""
     try:
@@ -189,10 +203,8 @@ def families(as_json: Json = False) -> None:
         return
     for info in infos:
         typer.echo(f"{info.name:10} {info.title}: {info.summary}")
-        if info.horizons:
-            typer.echo(f"{'':10} --horizon {', '.join(map(str, info.horizons))}")
-        if info.heads:
-            typer.echo(f"{'':10} --head {', '.join(info.heads)}")
+        for control in info.controls:
+            typer.echo(f"{'':10} --set {info.name}.{control.name}= {control.allowed}")
         if info.problem is not None:
             typer.echo(f"{'':10} {info.problem}")
 
@@ -206,9 +218,9 @@ def predict(
     image: Annotated[Path | None, typer.Option(help="Start from this picture instead.")] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = DENOISING_STEPS,
     guidance: Annotated[float, typer.Option(help="Weight of the instruction.")] = 1.0,
-    image_guidance: Annotated[float, typer.Option(help="Weight of the frame, for families that edit it.")] = 1.0,
-    horizon: Annotated[int, typer.Option(help="Control steps to a target image; 0 leaves it to the family.")] = 0,
-    head: Annotated[str, typer.Option(help="Action head, for families with several.")] = "",
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="A family's own control: family.control=value.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for film strips (PNG).")] = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -226,11 +238,9 @@ def predict(
     said = instruction or (scene.instruction if scene is not None else "")
     truth = service.truth(scene) if scene is not None else None
     answers: list[dict[str, Any]] = []
+    request = Request(frame, said, seed % 2**31, steps, guidance, options=parse_options(options or []))
+    service.check(request)
     for name in parse_families(family):
-        request = Request(
-            frame, said, seed % 2**31, steps, guidance,
-            horizon=horizon or None, image_guidance=image_guidance, head=head or None,
-        )  # fmt: skip
         rollout = service.predict(name, request)
         answer: dict[str, Any] = {
             "family": name, "instruction": said, "seconds": rollout.seconds, "times": rollout.times,

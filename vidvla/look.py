@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,23 @@ HeatMap = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Gaze:
+    """What tokens look at on average; everything together sums to 1.
+
+    Attributes:
+        frames: attention on the places of each frame, the given one first.
+        words: (L,) on each of the instruction's words.
+        actions: on the action tokens.
+    """
+
+    frames: tuple[HeatMap, ...]
+    words: NDArray[np.float32]
+    actions: float
+
+
+@dataclass(frozen=True)
 class LayerMass:
-    """Where one layer's future-frame tokens look, as shares of their attention; the shares sum to 1.
+    """Where some of one layer's tokens look, as shares of their attention; the shares sum to 1.
 
     Attributes:
         within: on places of their own frame.
@@ -65,14 +81,67 @@ def look_from(
     """
     if not 1 <= frame <= future_frames(attention):
         raise ValueError(f"expected a predicted frame from 1 to {future_frames(attention)}, got {frame}")
+    return place_gaze(attention, frame, place, layer, head).frames[0]
+
+
+def place_gaze(
+    attention: Attention,
+    frame: int,
+    place: tuple[float, float],
+    layer: int | None = None,
+    head: int | None = None,
+) -> Gaze:
+    """What a place of any frame looks at, in which frame.
+
+    Args:
+        frame: 0 for the given frame, 1 to K for the predicted ones; others as in :func:`look_from`.
+
+    Raises:
+        ValueError: where ``frame``, ``place``, ``layer`` or ``head`` is out of range.
+    """
+    if not 0 <= frame <= future_frames(attention):
+        raise ValueError(f"expected a frame from 0 to {future_frames(attention)}, got {frame}")
     if not all(0 <= value <= 1 for value in place):
         raise ValueError(f"expected a place with row and column from 0 to 1, got {place}")
-    maps = []
-    for rows, layout in _chosen(attention, layer, head):
+
+    def query(layout: TokenLayout) -> slice:
         row, column = (min(int(value * layout.side), layout.side - 1) for value in place)
-        query = layout.frames[frame][row * layout.side + column]
-        maps.append(_square(rows[query, _slice(layout.frames[0])], layout.side))
-    return _mean(maps)
+        token = layout.frames[frame][row * layout.side + column]
+        return slice(token, token + 1)
+
+    return _gaze([(rows[query(layout)], layout) for rows, layout in _chosen(attention, layer, head)])
+
+
+def action_layers(attention: Attention) -> tuple[int, ...]:
+    """Indices of the layers that see action tokens; none where actions are not read from tokens."""
+    return tuple(i for i, layout in enumerate(attention.layouts) if len(layout.actions))
+
+
+def action_gaze(attention: Attention, layer: int | None = None, head: int | None = None) -> Gaze:
+    """What the action tokens, which the action head reads, look at on average.
+
+    Args:
+        layer: index of one layer; the mean of those with action tokens where None.
+        head: as in :func:`look_from`.
+
+    Raises:
+        ValueError: where ``layer`` or ``head`` is out of range, or there are no action tokens.
+    """
+    known = action_layers(attention)
+    if not known or (layer is not None and layer not in known):
+        raise ValueError(
+            f"expected a layer with action tokens, {', '.join(map(str, known)) or 'none here'}; got {layer}"
+        )
+    chosen = [found for index in (known if layer is None else (layer,)) for found in _chosen(attention, index, head)]
+    return _gaze([(rows[_slice(layout.actions)], layout) for rows, layout in chosen])
+
+
+def _gaze(looks: Sequence[tuple[NDArray[np.float32], TokenLayout]]) -> Gaze:
+    """The mean over layers of (queries, keys) looks with equal layouts."""
+    layout = looks[0][1]
+    row = np.mean([rows.mean(axis=0) for rows, _ in looks], axis=0)
+    frames = tuple(_square(row[_slice(keys)], layout.side) for keys in layout.frames)
+    return Gaze(frames, row[_slice(layout.text)].astype(np.float32), float(row[_slice(layout.actions)].sum()))
 
 
 def word_map(
@@ -112,21 +181,36 @@ def mass_by_layer(attention: Attention) -> tuple[LayerMass, ...]:
     """
     if not future_frames(attention):
         raise ValueError("expected attention with future frames, got only the given one")
-    masses = []
-    for name, maps, layout in zip(attention.layers, attention.maps, attention.layouts, strict=True):
-        rows = maps.mean(axis=0, dtype=np.float64)  # (queries, keys)
-        by_frame = np.zeros((len(layout.frames), len(layout.frames)))
-        text, actions = 0.0, 0.0
-        future = range(1, len(layout.frames))
-        for t in future:
-            looks = rows[_slice(layout.frames[t])].mean(axis=0)  # (keys,)
-            by_frame[t] = [looks[_slice(keys)].sum() for keys in layout.frames]
-            text += looks[_slice(layout.text)].sum() / len(future)
-            actions += looks[_slice(layout.actions)].sum() / len(future)
-        within = float(np.trace(by_frame)) / len(future)
-        across = float(by_frame.sum()) / len(future) - within
-        masses.append(LayerMass(name, within, across, float(text), float(actions)))
-    return tuple(masses)
+    return tuple(
+        _mass(attention, index, [(t, layout.frames[t]) for t in range(1, len(layout.frames))])
+        for index, layout in enumerate(attention.layouts)
+    )
+
+
+def action_mass_by_layer(attention: Attention) -> tuple[LayerMass, ...]:
+    """How the action tokens of each layer that has some share their attention out; one belongs to a future frame."""
+    return tuple(
+        _mass(
+            attention,
+            index,
+            [(t, range(token, token + 1)) for t, token in enumerate(attention.layouts[index].actions, 1)],
+        )
+        for index in action_layers(attention)
+    )
+
+
+def _mass(attention: Attention, index: int, queries: Sequence[tuple[int, range]]) -> LayerMass:
+    """Shares of one layer's ``queries``, each (the frame that it belongs to, its rows), averaged evenly."""
+    rows, layout = attention.maps[index].mean(axis=0, dtype=np.float64), attention.layouts[index]
+    within = across = text = actions = 0.0
+    for own, tokens in queries:
+        looks = rows[_slice(tokens)].mean(axis=0)  # (keys,)
+        by_frame = np.array([looks[_slice(keys)].sum() for keys in layout.frames])
+        within += float(by_frame[own])
+        across += float(by_frame.sum() - by_frame[own])
+        text += float(looks[_slice(layout.text)].sum())
+        actions += float(looks[_slice(layout.actions)].sum())
+    return LayerMass(attention.layers[index], *(mass / len(queries) for mass in (within, across, text, actions)))
 
 
 def _chosen(attention: Attention, layer: int | None, head: int | None) -> list[tuple[NDArray[np.float32], TokenLayout]]:

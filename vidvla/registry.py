@@ -1,4 +1,4 @@
-"""Families found by scanning their folder: one module is one family, no list to keep."""
+"""Families found by scanning their folders: one module is one family, no list to keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import vidvla.families
 from vidvla import checkpoint
 from vidvla.data.episode import Student
-from vidvla.families.base import Family
+from vidvla.families.base import OUTSIDE, Family, outside
 from vidvla.foundation.stages import WORLD
 from vidvla.text import phrase_book
 from vidvla.types import Request
@@ -23,8 +23,17 @@ from vidvla.worlds.base import Frame
 
 @functools.cache
 def families() -> dict[str, type[Family]]:
-    """All families by name. A module that does not import raises: a broken family must not vanish quietly."""
+    """All families by name, those from outside the package included (:data:`~vidvla.families.base.OUTSIDE`).
+
+    A module that does not import raises: a broken family must not vanish quietly.
+    """
     found = {}
+    folders = [str(folder) for folder in outside()]
+    own = [folder for folder in vidvla.families.__path__ if folder not in folders]
+    twice = {m.name for m in pkgutil.iter_modules(own)} & {m.name for m in pkgutil.iter_modules(folders)}
+    if twice:
+        raise ImportError(f"expected names of their own for the families in {OUTSIDE}, got {', '.join(sorted(twice))}")
+    vidvla.families.__path__[:] = [*own, *folders]  # a package may lie in several folders
     for module in pkgutil.iter_modules(vidvla.families.__path__):
         if module.name == "base":
             continue

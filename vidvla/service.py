@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,21 +20,30 @@ from vidvla import checkpoint, registry
 from vidvla.drive import Dreams, Drive, Truth
 from vidvla.eval.metrics import psnr, ssim
 from vidvla.eval.pairs import Both, Highest, Replay, Run, in_turn, play_filmed
-from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, RANK_STEPS, Execution, Policy, filmed_loop
+from vidvla.eval.rollouts import (
+    EPISODE_STEPS,
+    EXECUTE,
+    RANK_STEPS,
+    Execution,
+    Policy,
+    Watched,
+    filmed_loop,
+    watched_loop,
+)
 from vidvla.families.base import EVOLVED_STEPS, Evolution, Family, fit_square
 from vidvla.foundation.familiar import Familiarity
 from vidvla.foundation.film import check_request
 from vidvla.foundation.reader import READER, Reader
+from vidvla.saliency import Traced
 from vidvla.samples import Sample, read_samples, write_sample
-from vidvla.text import phrase_book
+from vidvla.scenes import HORIZON as HORIZON
+from vidvla.scenes import Scenes
 from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
 from vidvla.views import FamilyInfo, Quality, SceneView
-from vidvla.worlds.base import ActionSpec, Frame
+from vidvla.worlds.base import Frame
 from vidvla.worlds.dream import Dream, Mind
-from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld, simulator_problem
 
-HORIZON = 16
-"""Control steps that a film covers, and the truth beside it."""
+T = TypeVar("T")
 TAU = (0.1, 1.5)
 """Temperatures of a dream that a controller can be replayed in."""
 COMPARED = 4
@@ -42,7 +52,21 @@ UNKNOWN_UPLOAD = "Nobody knows what happens in an uploaded picture: the dream ha
 UNKNOWN_SAMPLE = "A stored picture cannot be simulated: the dream has no truth beside it."
 
 
-class Service:
+@contextmanager
+def enough_memory(title: str) -> Iterator[None]:
+    """ValueError with one sentence where memory runs out while ``title`` is at work."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        told = ("out of memory", "not enough memory", "can't allocate memory")  # the last two: torch on a CPU
+        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in told):
+            raise
+        raise ValueError(
+            f"expected memory for an answer of {title}, but it ran out: free some and ask again"
+        ) from error
+
+
+class Service(Scenes):
     """Families, worlds and samples behind one door. Thread-safe; keeps nothing of one caller for another.
 
     Args:
@@ -51,12 +75,10 @@ class Service:
         loaded: families at hand already, such as tiny ones in tests; only these are then offered.
     """
 
-    action_spec: ActionSpec = MetaWorld.action_spec
-    steps_per_second: float = MetaWorld.steps_per_second
-
     def __init__(
         self, checkpoints: Path | None = None, device: str = "auto", loaded: dict[str, Family] | None = None
     ) -> None:
+        super().__init__()
         self.checkpoints = checkpoints or checkpoint.ASSETS / "checkpoints"
         self.device = checkpoint.pick_device(device)
         self._offered = None if loaded is None else frozenset(loaded)
@@ -65,7 +87,6 @@ class Service:
         self._loading = threading.Lock()
         # torch's threads are shared: two answers at once are slower than in turn. A dream is held while it is acted in
         self._thinking = threading.RLock()
-        self._world_lock = threading.RLock()
 
     # families
 
@@ -86,7 +107,7 @@ class Service:
         return family
 
     def families(self) -> list[FamilyInfo]:
-        """All families that are registered, with what stands in the way of those that cannot be asked."""
+        """All families that are registered; at the end those that cannot be asked, with what stands in the way."""
         infos = []
         for name, kind in registry.families().items():
             if self._offered is not None and name not in self._offered:
@@ -112,18 +133,23 @@ class Service:
                     general=kind.general,
                     told=kind.told,
                     evolved=kind.evolved,
-                    targets=kind.targets,
-                    edits=kind.edits,
+                    targets=kind.targets is not None,
                     differs=kind.differs,
-                    horizons=tuple(config.get("horizons", ())) if member is None else member.horizons,
-                    heads=tuple(config.get("heads", ())) if member is None else member.heads,
+                    controls=kind.offered(config) if member is None else member.controls,
                 )
             )
-        return infos
+        return sorted(infos, key=lambda info: info.problem is not None)
 
     def check(self, request: Request) -> None:
         """ValueError with one sentence where no family could answer ``request``; asks none."""
         check_request(request)
+        kinds = registry.families()
+        for key in request.options:
+            if (name := key.partition(".")[0]) not in kinds:
+                known = ", ".join(kinds)
+                raise ValueError(f"expected controls as family.control of {known}; got {key[:40]!r} of {name[:40]!r}")
+        for kind in kinds.values():
+            kind.check_options(request)
 
     def predict(
         self,
@@ -133,29 +159,44 @@ class Service:
         attention: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Rollout:
-        """Ask one family; adds a note where the frame is far from what it was trained on."""
-        family = self._awake(name)
-        with self._thinking, torch.inference_mode():
-            rollout = family(request, attention=attention, progress=progress)
-            note = self._familiarity.note(request.frame) if self._familiarity is not None else None
-            if family.targets and not family.films:
-                rollout = self._dreamed(rollout, request)
-        return rollout if note is None else replace(rollout, notes=(*rollout.notes, note))
+        """Ask one family; adds a note where the frame is far from what it was trained on.
+
+        Actions without a film are dreamed by a world model, where there is one.
+
+        Raises:
+            ValueError: one sentence, where the request cannot be answered, weights are missing or memory runs out.
+        """
+        self.check(request)
+        with enough_memory(registry.family(name).title):
+            family = self._awake(name)
+            with self._thinking, torch.inference_mode():
+                rollout = family(request, attention=attention, progress=progress)
+                if family.targets is not None and not family.films:
+                    rollout = self._dreamed(rollout, request)
+                note = self._familiarity.note(request.frame) if self._familiarity is not None else None
+        if note is None:
+            return rollout
+        return replace(rollout, notes=(*rollout.notes, note))
 
     def _dreamed(self, rollout: Rollout, request: Request) -> Rollout:
-        """``rollout`` with the film that a world model dreams from its actions, where there is one."""
+        """``rollout`` with the film that a world model dreams from its actions, or a note on why without."""
         minds = self.drivable()
         for info in minds:
             if info.problem is None:
-                film = self.family(info.name)(replace(request, actions=rollout.actions))
-                spent = {f"dream by {info.name}": film.seconds["total"]}
-                total = {"total": rollout.seconds["total"] + film.seconds["total"]}
+                film = self._awake(info.name)(replace(request, actions=rollout.actions))
+                spent, total = film.seconds["total"], rollout.seconds["total"] + film.seconds["total"]
                 return replace(
-                    rollout, frames=film.frames, times=film.times, dreamed_by=info.name,
-                    seconds={**rollout.seconds, **spent, **total},
+                    rollout, frames=film.frames, times=film.times, dreamed_by=info.title,
+                    seconds={**rollout.seconds, "dream": spent, "total": total},
                 )  # fmt: skip
         said = "".join(f" {info.title}: {info.problem}." for info in minds)
         return replace(rollout, notes=(*rollout.notes, f"What its actions lead to is not dreamed here.{said}"))
+
+    def gradients(self, name: str, request: Request, ask: Callable[[Traced], T]) -> T:
+        """What ``ask`` (of :mod:`vidvla.saliency`) finds in a family's answer; ValueError where it has no gradients."""
+        family = self.family(name)
+        with self._thinking:
+            return ask(family.traced(request))
 
     @functools.cached_property
     def _familiarity(self) -> Familiarity | None:
@@ -166,65 +207,7 @@ class Service:
         """Number of weights of a family."""
         return self.family(name).parameters()
 
-    # scenes
-
-    @functools.cached_property
-    def simulator_problem(self) -> str | None:
-        """None where scenes can be simulated, otherwise what to install."""
-        return simulator_problem()
-
-    @functools.cached_property
-    def _world(self) -> MetaWorld:
-        if self.simulator_problem is not None:
-            raise ValueError(self.simulator_problem)
-        return MetaWorld()
-
-    def tasks(self) -> tuple[str, ...]:
-        """Task names, those that the models trained on first."""
-        if self.simulator_problem is not None:
-            return AVDC_TASKS
-        return self._world.tasks
-
-    def trained_tasks(self) -> tuple[str, ...]:
-        """Tasks that the shipped models trained on."""
-        return AVDC_TASKS
-
-    def phrasings(self, task: str) -> tuple[str, ...]:
-        """Example instructions of a task."""
-        book = phrase_book()
-        if task not in book:
-            raise ValueError(f"expected a task among {', '.join(book)}; got {task!r}")
-        return book[task].train
-
-    def scene(self, task: str, seed: int) -> SceneView:
-        """Lay out a task; equal seeds give equal scenes."""
-        with self._world_lock:
-            self._world.reset(task, seed)
-            frame, state = self._world.render(), self._world.snapshot()
-        return SceneView(task, seed, frame, phrase_book()[task].canonical, state)
-
-    def truth(self, scene: SceneView, steps: int = HORIZON) -> Rollout:
-        """What the simulator's scripted expert does from ``scene``: one frame a control step, and its actions."""
-        frames, actions = [], []
-        with self._world_lock:
-            self._world.restore(scene.state)
-            for _ in range(steps):
-                action = self._world.expert()
-                self._world.step(action)
-                actions.append(action)
-                frames.append(self._world.render())
-        return Rollout(np.stack(frames), tuple(range(1, steps + 1)), np.stack(actions))
-
-    def play(self, scene: SceneView, actions: NDArray[np.float32]) -> Rollout:
-        """What the simulator does when ``actions`` (N, A) are executed from ``scene`` without looking."""
-        frames, success = [], False
-        with self._world_lock:
-            self._world.restore(scene.state)
-            for action in actions:
-                success = self._world.step(action).success or success
-                frames.append(self._world.render())
-        note = "The task was fulfilled." if success else "The task was not fulfilled."
-        return Rollout(np.stack(frames), tuple(range(1, len(frames) + 1)), actions, notes=(note,))
+    # acting
 
     def execute(
         self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
@@ -245,12 +228,35 @@ class Service:
             self._world, policy, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
         )
 
+    def watch(
+        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+    ) -> Iterator[Watched]:
+        """:meth:`execute`, with the whole answer at every look: what was imagined, and how long it took.
+
+        Raises:
+            ValueError: one sentence, where the family is unknown, has no weights, does not act, or does not know the
+                scene's task.
+        """
+        family = self._awake(name)
+        if not family.acts:
+            raise ValueError(f"expected a family that acts, got {name}")
+        if family.tasks and scene.task not in family.tasks:
+            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {family.title} knows, got {scene.task}")
+
+        def ask(frame: Frame, plan: int) -> Rollout:
+            with self._thinking, torch.inference_mode():
+                return family(_again(request, frame, plan))
+
+        yield from watched_loop(
+            self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
+        )
+
     def _policy(self, family: Family, request: Request) -> Policy:
         """What ``family`` does at every look: asked as in ``request``, with what is seen then and another seed."""
 
         def act(frame: Frame, plan: int) -> NDArray[np.float32]:
             with self._thinking, torch.inference_mode():
-                return family.act(replace(request, frame=frame, seed=(request.seed + plan) % 2**31))
+                return family.act(_again(request, frame, plan))
 
         return act
 
@@ -414,3 +420,8 @@ class Service:
             write_sample(Sample(task, scene.instruction, scene.frame, truth), seed)
             names.append(task)
         return names
+
+
+def _again(request: Request, frame: Frame, plan: int) -> Request:
+    """``request`` at a later look: with what is seen then, and another seed."""
+    return replace(request, frame=frame, seed=(request.seed + plan) % 2**31)

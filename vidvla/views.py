@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vidvla.types import Control
 from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import Snapshot
 
@@ -20,10 +21,8 @@ class FamilyInfo:
         general: True where it knows more than a fixed task.
         evolved: True where a controller was evolved in its dream.
         targets: it imagines a single image of what is to come.
-        edits: the weight of the given frame can be set.
         differs: how it departs from what its name stands for.
-        horizons: control steps ahead that the image can show, its own choice first.
-        heads: action heads to choose from, its own choice first.
+        controls: what a request can set of it alone, as far as its weights are here.
     """
 
     name: str
@@ -39,10 +38,8 @@ class FamilyInfo:
     told: bool
     evolved: bool
     targets: bool = False
-    edits: bool = False
     differs: str = ""
-    horizons: tuple[int, ...] = ()
-    heads: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,9 @@ from gradio.processing_utils import save_bytes_to_cache
 from gradio.utils import get_upload_folder
 
 from app import show, words
-from app.session import Answer, execute, failure
+from app.looking import words_of
+from app.session import Answer, Varied, execute, failure
+from app.tabs import variants
 from vidvla.look import finest_layers, future_frames, look_from, mass_by_layer, word_map
 from vidvla.service import COMPARED, Service
 from vidvla.types import Attention
@@ -25,6 +26,7 @@ Updates = dict[Any, Any]
 Place = tuple[float, float]
 KEPT_SECONDS = 2 * 60 * 60
 """Answers are forgotten after that; attention maps are large."""
+IMAGINED = "Imagined"
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
 NO_SCENE = "Execute needs a simulated scene as the source."
@@ -38,8 +40,12 @@ class Card:
     colour: str
     answer: gr.State
     place: gr.State
+    chosen: gr.HTML
     status: gr.HTML
+    forming: gr.HTML
     film: gr.Video
+    other: gr.Video
+    target: gr.Image
     live: gr.Image
     executed: gr.Video
     run: gr.Button
@@ -49,6 +55,8 @@ class Card:
     frame: gr.Image
     true_frame: gr.Image
     actions: gr.Plot
+    seeds: gr.HTML
+    what_if: gr.HTML
     word: gr.Radio
     place_map: gr.Image
     word_map: gr.Image
@@ -58,6 +66,7 @@ class Card:
     against: gr.Column
     strip: gr.Image
     quality: gr.Plot
+    controls: dict[str, Any]
 
 
 def picture(label: str, classes: str = "", **more: Any) -> gr.Image:
@@ -86,15 +95,19 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
     parts: Updates = {"info": info, "colour": colour, "place": gr.State(None)}
     parts["answer"] = gr.State(None, time_to_live=KEPT_SECONDS)
     hidden: Any = {"visible": False}
-    shown = info.problem is None
-    with gr.Column(elem_classes="vv-card", visible=shown, elem_id=f"card-{info.name}"):
+    with gr.Column(elem_classes="vv-card", elem_id=f"card-{info.name}"):
         gr.HTML(words.family_head(info, colour))
+        parts["chosen"] = gr.HTML(words.chosen(info.problem is None and not info.told))
+        parts["controls"] = variants.build_controls(info)
         parts["status"] = gr.HTML("", elem_classes="vv-status")
+        parts["forming"] = gr.HTML("", elem_classes="vv-formed")
         # Gradio mounts what is invisible only once it is shown, and may lose updates that come meanwhile: so the body
         # is always there, and the style sheet hides it until it has figures
         with gr.Column(elem_classes="vv-body"):
             with gr.Row(elem_classes="vv-pair"):
-                parts["film"] = video("Imagined", "vv-synced", **hidden)
+                parts["film"] = video(IMAGINED, "vv-synced", **hidden)
+                parts["other"] = video("What if", "vv-synced", **hidden)
+                parts["target"] = picture("Target", **hidden)
                 parts["live"] = picture("Executing", **hidden)
                 parts["executed"] = video("Executed", **hidden)
             parts["figures"] = gr.HTML()
@@ -105,7 +118,9 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
                 with gr.Row(elem_classes="vv-pair"):
                     parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
                     parts["true_frame"] = picture("True", **hidden)
-            with gr.Column(elem_classes="vv-section", visible=info.acts):
+            parts["seeds"] = gr.HTML("", elem_classes="vv-varied")
+            parts["what_if"] = gr.HTML("", elem_classes="vv-varied")
+            with gr.Column(elem_classes="vv-section", visible=predicts_actions(info)):
                 gr.HTML(words.heading("Actions", "solid: predicted, dotted: expert"))
                 parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
             parts |= _looking(info.attends)
@@ -118,6 +133,11 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
                 gr.HTML(words.legend([("prediction", colour), ("copying the first frame", show.TRUE_COLOUR)]))
                 parts["quality"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
     return Card(**parts)
+
+
+def predicts_actions(info: FamilyInfo) -> bool:
+    """False also for families that are told the actions here, though they could act on their own."""
+    return info.acts and not info.told
 
 
 def _looking(visible: bool) -> Updates:
@@ -148,28 +168,38 @@ def save_film(frames: list[Frame], steps_per_second: float) -> str:
 
 def show_hidden(card: Card) -> Updates:
     """A family that is not asked this time: nothing of it stays."""
-    return {card.status: "", card.figures: "", card.answer: None}
+    return {card.status: "", card.figures: "", card.answer: None, card.forming: ""}
 
 
 def show_waiting(card: Card) -> Updates:
     """A family whose turn comes; what it showed before stays until then, dimmed."""
-    return {card.status: words.busy("waiting for its turn")}
+    return {card.status: words.busy("waiting for its turn"), card.forming: ""}
+
+
+def show_forming(card: Card, films: tuple[Frame, ...]) -> Updates:
+    """A film that takes shape."""
+    return {card.forming: variants.forming(films)}
 
 
 def show_failure(card: Card, sentence: str) -> Updates:
     """A family that could not answer."""
-    return {card.status: words.message(sentence), card.figures: "", card.answer: None}
+    return {card.status: words.message(sentence), card.figures: "", card.answer: None, card.forming: ""}
 
 
-def show_answer(card: Card, service: Service, answer: Answer, horizon: int, moment: int) -> Updates:
-    """Everything of a fresh answer."""
-    attention, can_run = answer.rollout.attention, card.info.acts and answer.start.scene is not None
-    no_run = "" if can_run or not card.info.acts else words.message(NO_SCENE, "quiet")
+def show_answer(
+    card: Card, service: Service, answer: Answer, horizon: int, moment: int, films: tuple[Frame, ...] = ()
+) -> Updates:
+    """Everything of a fresh answer; ``films`` are what it was on the way."""
+    acts, attention = predicts_actions(card.info), answer.rollout.attention
+    can_run = acts and answer.start.scene is not None
+    no_run = "" if can_run or not acts else words.message(NO_SCENE, "quiet")
     return {
         card.answer: answer,
         card.place: None,
         card.status: words.messages(answer.rollout.notes, "note"),
+        card.forming: variants.forming(films, done=True),
         card.figures: _figures(answer),
+        card.target: _target(answer),
         card.live: gr.update(value=None, visible=False),
         card.executed: gr.update(value=None, visible=False),
         card.run: gr.update(visible=can_run, interactive=can_run),
@@ -178,6 +208,53 @@ def show_answer(card: Card, service: Service, answer: Answer, horizon: int, mome
         **_choices(card, attention),
         **show_moment(card, service, answer, moment, None, None, ALL, ALL),
     }
+
+
+def show_varied(card: Card, service: Service, varied: Varied, horizon: int, moment: int) -> Updates:
+    """An answer's other seeds and other instruction; the rest of the column stays as it is."""
+    if varied.problem:
+        return {card.seeds: words.message(varied.problem)}
+    answer = varied.answer
+    return {
+        card.answer: answer,
+        card.seeds: variants.over_seeds(answer, moment),
+        card.what_if: variants.what_if(answer, moment),
+        card.other: _other(service, answer, horizon),
+        **_actions(card, service, answer, horizon),
+    }
+
+
+def _other(service: Service, answer: Answer, horizon: int) -> Updates:
+    """The film under the other instruction."""
+    if answer.other is None or not len(answer.other.frames):
+        return gr.update(visible=False)
+    film = save_film(show.timeline(answer.start.frame, answer.other, horizon), service.steps_per_second)
+    return gr.update(value=film, visible=True)
+
+
+def _actions(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
+    """The action plot: predicted, of other seeds, under the other instruction, and the expert's."""
+    if answer.rollout.actions is None:
+        return {}
+    truth, edges, other = answer.start.truth, variants.band(answer), answer.other
+    curves = [(card.info.title, card.colour, answer.rollout.actions[:horizon])]
+    if other is not None and other.actions is not None:
+        curves.append((f"“{answer.instead}”", card.colour, other.actions[:horizon]))
+    figure = show.actions_figure(
+        service.action_spec, service.steps_per_second, curves,
+        None if truth is None or truth.actions is None else truth.actions[:horizon],
+        None if edges is None else (edges[0][:horizon], edges[1][:horizon]),
+    )  # fmt: skip
+    return {card.actions: figure}
+
+
+def _target(answer: Answer) -> Updates:
+    """The picture that an answer's actions are to lead to."""
+    target, time = answer.rollout.target, answer.rollout.target_time
+    if target is None:
+        return gr.update(value=None, visible=False)
+    label = "Target" if time is None else f"Target, step {time}"
+    return gr.update(value=show.enlarge(target), label=label, visible=True)
 
 
 def _figures(answer: Answer) -> str:
@@ -203,11 +280,9 @@ def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> 
     updates: Updates = {card.film: gr.update(visible=False), card.against: gr.update(visible=False)}
     if len(rollout.frames):
         film = save_film(show.timeline(start.frame, rollout, horizon), rate)
-        updates[card.film] = gr.update(value=film, visible=True)
-    if rollout.actions is not None:
-        expert = None if start.truth is None or start.truth.actions is None else start.truth.actions[:horizon]
-        curves = [(card.info.title, card.colour, rollout.actions[:horizon])]
-        updates[card.actions] = show.actions_figure(service.action_spec, rate, curves, expert)
+        label = f"Dreamed by {rollout.dreamed_by}" if rollout.dreamed_by else IMAGINED
+        updates[card.film] = gr.update(value=film, label=label, visible=True)
+    updates |= {card.other: _other(service, answer, horizon), **_actions(card, service, answer, horizon)}
     if answer.quality is not None and answer.quality.times and start.truth is not None:
         true = dict(zip(start.truth.times, start.truth.frames, strict=True))
         own = dict(zip(rollout.times, rollout.frames, strict=True))
@@ -220,17 +295,11 @@ def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> 
     return updates
 
 
-def _words(attention: Attention) -> list[tuple[str, int]]:
-    """Chips for the instruction's own tokens; markers such as [CLS] are left out."""
-    chips = [(w.removeprefix("##"), i) for i, w in enumerate(attention.words) if not re.fullmatch(r"[\[(<].*[\])>]", w)]
-    return chips or [(w, i) for i, w in enumerate(attention.words)]
-
-
 def _choices(card: Card, attention: Attention | None) -> Updates:
     """The words, layers and heads that an answer's attention offers, and its bars."""
     if attention is None:
         return {}
-    chips = _words(attention)
+    chips = words_of(attention.words)
     layers = [("finest, mean", ALL), *((name, i) for i, name in enumerate(attention.layers))]
     bars = show.mass_figure(mass_by_layer(attention)) if future_frames(attention) else None
     return {
@@ -259,21 +328,29 @@ def show_moment(
 ) -> Updates:
     """The predicted frame of a control step, the true one at the same time, and what attends to what."""
     rollout, start = answer.rollout, answer.start
+    varied = {card.seeds: variants.over_seeds(answer, moment), card.what_if: variants.what_if(answer, moment)}
     if not len(rollout.frames):
-        return show_looks(card, answer, 0, (0.5, 0.5), word, layer, head)
+        return varied | show_looks(card, answer, 0, (0.5, 0.5), word, layer, head)
     index = show.shown_at(rollout.times, moment)
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)
     true = None if start.truth is None else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)
-    attends = rollout.attention is not None and future_frames(rollout.attention) > 0
+    attends = looks_from_film(answer)
     caption = words.moment(time, service.steps_per_second)
     hint = "click a place to trace it" if attends else ""
     return {
         card.caption: words.heading(caption.capitalize(), hint),
         card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
         card.true_frame: gr.update(value=None if true is None else show.enlarge(true), visible=true is not None),
+        **varied,
         **show_looks(card, answer, index, place, word, layer, head),
     }
+
+
+def looks_from_film(answer: Answer) -> bool:
+    """Whether the attention is of the film that is shown: not where another family dreamed that."""
+    attention, own = answer.rollout.attention, not answer.rollout.dreamed_by
+    return attention is not None and future_frames(attention) > 0 and own and len(answer.rollout.frames) > 0
 
 
 def attention_frame(answer: Answer, index: int) -> int:
@@ -293,7 +370,7 @@ def show_looks(
     attention, first = answer.rollout.attention, answer.start.frame
     if attention is None:
         return {}
-    word = _words(attention)[-1][1] if word is None or not 0 <= word < len(attention.words) else word
+    word = words_of(attention.words)[-1][1] if word is None or not 0 <= word < len(attention.words) else word
     one_layer, one_head = (None if layer == ALL else layer), (None if head == ALL else head)
     said = attention.words[word].removeprefix("##")
     heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))
@@ -301,7 +378,7 @@ def show_looks(
         card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
         card.place_map: gr.update(visible=False),
     }
-    if future_frames(attention) and len(answer.rollout.frames):
+    if looks_from_film(answer):
         looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
         updates[card.place_map] = gr.update(value=show.overlay(first, looks), visible=True)
     return updates

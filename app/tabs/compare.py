@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,12 @@ import gradio as gr
 from app import session, show, words
 from app.session import Answer, Form, Start
 from app.tabs import card as cards
+from app.tabs import variants
 from app.tabs.card import Card, Turn, Updates
 from app.tabs.panel import Panel, build_panel, wire_panel
 from vidvla.eval.rollouts import EPISODE_STEPS
 from vidvla.service import HORIZON, Service
+from vidvla.worlds.base import Frame
 
 MODELS = "models"
 """Events that ask families share this queue."""
@@ -56,9 +59,10 @@ def show_truth(truth: Truth, service: Service, start: Start, horizon: int, momen
     """The expert's film, or why there is none."""
     updates: Updates = {truth.start: start, **show_true_moment(truth, service, start, moment)}
     if start.truth is None:
+        pending = start.scene is not None
         return {
             **updates,
-            truth.status: words.message(NO_TRUTH, "quiet"),
+            truth.status: words.busy("the expert is at work") if pending else words.message(NO_TRUTH, "quiet"),
             truth.film: gr.update(visible=False),
         }
     film = cards.save_film(show.timeline(start.frame, start.truth, horizon), service.steps_per_second)
@@ -94,19 +98,34 @@ class Compare:
     def predict(
         self, progress: session.Progress, turn: Turn, moment: int, horizon: int, *values: Any
     ) -> Iterator[Updates]:
-        """Ask the chosen families, showing each as it answers. Bad input touches nothing but the message."""
+        """Ask the chosen families, showing each as it answers. Bad input touches nothing but the message.
+
+        ``values`` are those of the panel's form, then those of the families' controls.
+        """
         panel, service, done = self.panel, self.service, False
+        form, forming = self._form(values), dict[str, tuple[Frame, ...]]()
         yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
         try:
-            for event in session.ask(service, Form(*values), progress):
+            for event in session.ask(service, form, progress):
                 match event:
                     case session.Begun(start, chosen):
                         turn.number += 1
                         yield self._begin(start, chosen, horizon, moment)
+                    case session.Known(start):
+                        yield show_truth(self.truth, service, start, horizon, moment)
                     case session.Asked(name):
                         yield {self.cards[name].status: words.busy("thinking")}
-                    case session.Answer():
-                        yield cards.show_answer(self.cards[event.family], service, event, horizon, moment)
+                    case session.Forming(name, films):
+                        forming[name] = films
+                        yield cards.show_forming(self.cards[name], films)
+                    case session.Answer(name):
+                        card, films = self.cards[name], forming.get(name, ())
+                        updates = cards.show_answer(card, service, event, horizon, moment, films)
+                        if form.other or form.seeds != 1:
+                            updates[card.seeds] = words.busy("asked again once all have answered")
+                        yield updates
+                    case session.Varied(varied):
+                        yield cards.show_varied(self.cards[varied.family], service, event, horizon, moment)
                     case session.Failed(name, sentence):
                         yield cards.show_failure(self.cards[name], sentence)
             done = True
@@ -114,6 +133,20 @@ class Compare:
             yield {panel.message: words.message(session.failure(error, "The prediction"))}
         finally_shown: Updates = {panel.predict: gr.update(interactive=True, value="Predict")}
         yield finally_shown | ({panel.message: ""} if done else {})
+
+    def controls(self) -> dict[str, Any]:
+        """All families' own controls by ``family.control``."""
+        return {key: part for card in self.cards.values() for key, part in card.controls.items()}
+
+    def _form(self, values: tuple[Any, ...]) -> Form:
+        fields, parts = len(self.panel.form()), self.controls()
+        said = zip(parts.items(), values[fields:], strict=True)
+        options = {key: variants.read_control(part, value) for (key, part), value in said}
+        return dataclasses.replace(Form(*values[:fields]), options=options)
+
+    def choose(self, chosen: list[str]) -> Updates:
+        """Show the columns of the chosen families, where their controls are."""
+        return {card.chosen: words.chosen(name in chosen) for name, card in self.cards.items()}
 
     def _begin(self, start: Start, chosen: tuple[str, ...], horizon: int, moment: int) -> Updates:
         updates = show_truth(self.truth, self.service, start, horizon, moment)
@@ -146,7 +179,7 @@ class Compare:
 
 def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
     """Lay out the tab inside the current blocks and wire it; ``episode_steps`` limits Execute."""
-    infos = service.comparable()
+    infos = service.families()
     with gr.Row(elem_id="vv-workspace"):
         panel = build_panel(service)
         with gr.Column(elem_id="vv-stage"):
@@ -180,7 +213,7 @@ def _wire_stage(tab: Compare) -> None:
         *_components(truth),
         *(c for k in built for c in _components(k)),
     ]
-    inputs = [tab.turn, tab.moment, panel.horizon, *panel.form()]
+    inputs = [tab.turn, tab.moment, panel.horizon, *panel.form(), *tab.controls().values()]
     gr.on(
         [panel.predict.click, panel.instruction.submit], predict, inputs, outputs,
         concurrency_id=MODELS, concurrency_limit=2, show_progress="full", show_progress_on=panel.progress,
@@ -189,6 +222,7 @@ def _wire_stage(tab: Compare) -> None:
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private", "trigger_mode": "always_last"}
     answers = [card.answer for card in built]
     shown = [tab.moment, *_components(truth), *(c for k in built for c in _components(k))]
+    panel.families.change(tab.choose, panel.families, [card.chosen for card in built], **quiet)
     panel.horizon.input(tab.change_horizon, [panel.horizon, tab.moment, truth.start, *answers], shown, **quiet)
     looks = [part for k in built for part in (k.answer, k.place, k.word, k.layer, k.head)]
     tab.moment.change(tab.change_moment, [tab.moment, truth.start, *looks], shown, **quiet)

@@ -12,7 +12,6 @@ from app import session, show, words
 from app.tabs import card as cards
 from app.tabs.card import Updates
 from vidvla.service import Service
-from vidvla.views import SceneView
 from vidvla.worlds.base import Frame
 
 SAME_START = "Both begin with this frame."
@@ -55,18 +54,10 @@ def _build_side(label: str) -> Side:
         return Side(live, film, gr.HTML())
 
 
-def find_scene(service: Service, task: str | None, seed: float | None) -> SceneView:
-    """The scene that both begin with; ValueError with one sentence where there is none."""
-    form = session.Form(session.SCENE, task, seed, None, None, "", (), steps=1, guidance=1, noise_seed=0)
-    scene = session.find_start(service, form).scene
-    assert scene is not None
-    return scene
-
-
 def show_start(duo: Duo, service: Service, task: str | None, seed: float | None) -> Updates:
     """The first frame of a scene on both sides, or why there is none; what was shown before goes."""
     try:
-        frame = find_scene(service, task, seed).frame
+        frame = session.find_scene(service, task, seed).frame
     except Exception as error:  # the border of the page: whatever goes wrong is one sentence
         return {duo.said: words.message(session.failure(error, "The scene"))}
     caption = f'<p class="vv-caption">{SAME_START}</p>'

@@ -11,7 +11,9 @@ from app import session, show, words
 from app.session import SAMPLE, SCENE, UPLOAD, Form, Start
 from app.tabs import card as cards
 from app.tabs.card import Updates
+from app.tabs.variants import open_slider
 from vidvla.data.record import EVAL_SEEDS
+from vidvla.drive import MOST_SEEDS
 from vidvla.service import COMPARED, HORIZON, Service
 from vidvla.types import DENOISING_STEPS
 
@@ -44,11 +46,13 @@ class Panel:
     uploads: gr.Column
     upload: gr.File
     instruction: gr.Textbox
+    other: gr.Textbox
     examples: gr.Dataset
     families: gr.CheckboxGroup
     steps: gr.Slider
     guidance: gr.Slider
     noise_seed: gr.Number
+    seeds: gr.Slider
     horizon: gr.Slider
     message: gr.HTML
     predict: gr.Button
@@ -58,7 +62,7 @@ class Panel:
         """The inputs of :class:`Form`, in its order."""
         return [
             self.source, self.task, self.seed, self.sample, self.upload, self.instruction, self.families, self.steps,
-            self.guidance, self.noise_seed,
+            self.guidance, self.noise_seed, self.seeds, self.other,
         ]  # fmt: skip
 
     def where(self) -> list[Any]:
@@ -151,8 +155,9 @@ def _build_source(service: Service) -> Updates:
 def build_panel(service: Service) -> Panel:
     """Lay the panel out; ``wire_panel`` brings it to life."""
     task = service.trained_tasks()[0]
-    infos = service.comparable()
-    usable = [(info.title, info.name) for info in infos if info.problem is None]
+    infos = service.families()
+    usable = [info.name for info in infos if info.problem is None]
+    asked = [info.name for info in service.comparable() if info.problem is None]
     with gr.Column(elem_id="vv-panel"):
         parts = _build_source(service)
         parts["instruction"] = gr.Textbox(
@@ -162,22 +167,25 @@ def build_panel(service: Service) -> Panel:
             components=[gr.Textbox(visible=False)], samples=examples_of(service, task), show_label=False,
             layout="gallery", elem_classes="vv-examples", container=False,
         )  # fmt: skip
-        parts["families"] = gr.CheckboxGroup(
-            usable, value=[n for _, n in usable], label="Families", elem_classes="vv-families"
+        parts["other"] = gr.Textbox(
+            "", label="What if", lines=1, max_lines=3, placeholder="another instruction for the same frame"
         )
-        missing = [f"{info.title}: {info.problem}." for info in infos if info.problem is not None]
-        gr.HTML(words.messages(missing, "quiet"), visible=bool(missing))
+        parts["families"] = gr.CheckboxGroup(
+            [words.choice(info) for info in infos], value=asked, label="Families", elem_classes="vv-families"
+        )
         with gr.Accordion("Sampling", open=False):
-            plain: Any = {"buttons": []}
-            parts["steps"] = gr.Slider(
-                1, 16, DENOISING_STEPS, step=1, label="Denoising steps", info="1 shows the mean future", **plain
+            parts["steps"] = open_slider(
+                1, 16, DENOISING_STEPS, step=1, label="Denoising steps", info="1 shows the mean future"
             )
-            parts["guidance"] = gr.Slider(
-                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction", **plain
+            parts["guidance"] = open_slider(
+                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction, unless a family has its own"
             )
             parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
+            parts["seeds"] = open_slider(
+                1, MOST_SEEDS, 1, step=1, label="Seeds", info="several show where a family is unsure"
+            )
             parts["horizon"] = gr.Slider(
-                COMPARED, HORIZON, HORIZON, step=1, label="Horizon", info="control steps to show, at once", **plain
+                COMPARED, HORIZON, HORIZON, step=1, label="Horizon", info="control steps to show, at once", buttons=[]
             )
         parts["message"] = gr.HTML("", elem_id="vv-message")
         parts["predict"] = gr.Button("Predict", variant="primary", elem_id="vv-predict", interactive=bool(usable))

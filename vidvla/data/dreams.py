@@ -11,16 +11,23 @@ from torch import Tensor
 
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.data.demos import ToUnit
+from vidvla.worlds.base import Frame
 
+Reach = tuple[tuple[float, float, float], tuple[float, float, float]]
 LARGEST_MOVE = 0.05
 """Metres that a full action sends the hand, an axis."""
 REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
-"""Metres; Meta-World sends the hand nowhere outside of this box (in a few tasks, lower)."""
+"""Metres; Meta-World sends the hand nowhere outside of this box."""
+DEEP = ((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5))
+"""The same in a few tasks, such as those of the faucets: it is sent into the table, and comes back later."""
+
+PLATE_FRAMES = 15
+"""Of an episode, that its plate is made of."""
 
 
-def sent(start: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float32]:
+def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = REACH) -> NDArray[np.float32]:
     """Where the hand is sent by unit-scale actions (T, A) from ``start`` (3,), metres: (T + 1, 3), the start first."""
-    low, high = np.asarray(REACH, np.float32)
+    low, high = np.asarray(reach, np.float32)
     targets = [start]
     for action in unit:
         targets.append(np.clip(targets[-1] + LARGEST_MOVE * action[:3], low, high))
@@ -33,6 +40,7 @@ class HandBatch:
 
     places: Tensor
     targets: Tensor
+    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> HandBatch:
@@ -46,15 +54,23 @@ class DreamBatch:
     Attributes:
         frames: (B, history + T, H, W, 3) uint8 in the order of time.
         anchor: (B, H, W, 3) uint8, an earlier frame of the episode.
+        anchor_places: (B, history, 3) metres, where the hand is in the frames up to that.
+        anchor_target: (B, 3) metres, where the hand had been sent by then.
+        anchor_grips: (B, told - 1) unit scale, commands to the gripper up to then, newest first.
         places: (B, history + T, 3) metres, where the hand is in each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
+        deeps: (B, T + 1, 3) metres, the same where it may be sent deeper.
         actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
     """
 
     frames: Tensor
     anchor: Tensor
+    anchor_places: Tensor
+    anchor_target: Tensor
+    anchor_grips: Tensor
     places: Tensor
     targets: Tensor
+    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> DreamBatch:
@@ -72,22 +88,45 @@ class DreamWindows:
 
     def __init__(self, store: EpisodeStore, to_unit: ToUnit, history: int, told: int) -> None:
         self.store, self.to_unit, self.history, self.told = store, to_unit, history, told
-        self.targets = {id(e): sent(e.hands[0], to_unit(e.actions)) for e in store.episodes}
+        self._plates: dict[int, Frame] = {}
+        self.targets, self.deeps = (
+            {id(e): sent(e.hands[0], to_unit(e.actions), reach) for e in store.episodes} for reach in (REACH, DEEP)
+        )
 
-    def batch(self, size: int, steps: int, generator: torch.Generator) -> DreamBatch:
-        """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone."""
+    def batch(self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False) -> DreamBatch:
+        """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone.
+
+        Args:
+            plates: give episodes' :meth:`plate` as anchors.
+        """
         rows = []
         for _ in range(size):
             episode, now = self._place(steps, generator)
-            anchor = np.asarray(episode.frames[draw(generator, now + 1)])
+            earlier = draw(generator, now + 1)
+            anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
+            places, targets, _, actions = self._moves(episode, earlier, 1)
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
-            rows.append((frames, anchor, *self._moves(episode, now, steps)))
+            told = (places[: self.history], targets[0], actions[0, 1:, -1])
+            rows.append((frames, anchor, *told, *self._moves(episode, now, steps)))
         return DreamBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
     def hands(self, size: int, steps: int, generator: torch.Generator) -> HandBatch:
         """The same without pictures: many at once cost nothing."""
         rows = [self._moves(*self._place(steps, generator), steps) for _ in range(size)]
         return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+
+    def plate(self, episode: StoredEpisode) -> Frame:
+        """The episode's scene, as far as its arm ever leaves it free, (H, W, 3).
+
+        The arm is red and black. So of all that a pixel showed, about the greenest is the scene: not the very greenest,
+        which the fingers are when they pass.
+        """
+        if id(episode) not in self._plates:
+            moments = np.linspace(0, episode.entry.steps, PLATE_FRAMES).astype(int)
+            frames = np.asarray(episode.frames[moments])
+            chosen = np.argsort(frames[..., 1], axis=0)[-1 - PLATE_FRAMES // 5]
+            self._plates[id(episode)] = np.take_along_axis(frames, chosen[None, ..., None], axis=0)[0]
+        return self._plates[id(episode)]
 
     def _place(self, steps: int, generator: torch.Generator) -> tuple[StoredEpisode, int]:
         """An episode, and the newest given frame of a window in it."""
@@ -98,9 +137,10 @@ class DreamWindows:
         return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
 
     def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
-        """Places, targets and actions of a window."""
+        """Places, targets, deep targets and actions of a window."""
         moments = self._moments(episode, now, steps)
         lead = now + np.arange(steps)[:, None] - np.arange(self.told)
         actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
         actions[lead < 0] = 0
-        return episode.hands[moments], self.targets[id(episode)][moments[self.history - 1 :]], actions
+        newest = moments[self.history - 1 :]
+        return episode.hands[moments], self.targets[id(episode)][newest], self.deeps[id(episode)][newest], actions

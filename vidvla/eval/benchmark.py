@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -70,8 +70,8 @@ def tasks_and_all(
     return [*rows, Row.of(family, "all", metric, unit, estimate(everything))] if everything else rows
 
 
-def _policy(family: Family, phrase: str, seed: int, steps: int, head: str | None) -> Policy:
-    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan, steps, head=head))
+def _policy(family: Family, phrase: str, seed: int, steps: int, options: Mapping[str, float | str]) -> Policy:
+    return lambda frame, plan: family.act(Request(frame, phrase, seed + plan, steps, options=options))
 
 
 def measure_closed_loop(
@@ -81,12 +81,12 @@ def measure_closed_loop(
     phrasings: Phrasings,
     execute: int = EXECUTE,
     steps: int = DENOISING_STEPS,
-    head: str | None = None,
+    options: Mapping[str, float | str] | None = None,
 ) -> list[Row]:
     """Share of episodes fulfilled within 500 physics steps, replanning every ``execute`` control steps.
 
     Args:
-        head: the action head that answers; the family's own where None.
+        options: what is set of the family's own controls, as in a request.
     """
     world = MetaWorld()
     outcomes: dict[str, list[float]] = {task: [] for task in tasks}
@@ -94,7 +94,7 @@ def measure_closed_loop(
     with tqdm(total=len(tasks) * len(seeds), desc=f"closed loop {family.name}") as bar:
         for seed in seeds:
             for task in tasks:
-                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed, steps, head)
+                policy = _policy(family, phrasings[task][seed % len(phrasings[task])], seed, steps, options or {})
                 world.reset(task, seed)
                 *_, last = closed_loop(world, policy, world.snapshot(), execute=execute)
                 outcomes[task].append(float(last.success))

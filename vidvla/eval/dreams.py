@@ -146,21 +146,24 @@ def measure_following(family: WorldModel, tasks: Sequence[str], seeds: range, su
     """Where the hand is in the dream after 16 random actions, against the simulator, cm.
 
     ``hand_cm`` reads the dreamed frame; ``place_cm`` is where the dream itself has the hand; ``probe_cm`` is the
-    reader's own error, on the true frame; both also over those trials alone whose true hand is within the picture at
-    the end (``in_view``): above its edge there is nothing to read. ``still_cm`` is how far the hand went, the error of
-    a dream in which nothing moves.
+    reader's own error, on the true frame; ``apart_cm`` how far apart the reader sees the hand in the two. These also
+    over those trials alone whose true hand is within the picture at the end (``in_view``): above its edge there is
+    nothing to read. ``still_cm`` is how far the hand went, the error of a dream in which nothing moves.
     """
     episodes = true_episodes(tasks, seeds, "play", FOLLOW_STEPS)
     values, dreams = Values.of(tasks), dream_episodes(family, episodes)
     for episode, dream, in_view in zip(episodes, dreams, _in_view(episodes), strict=True):
         film, true = dream.film, episode.hands[-1]
         dreamed, seen = reader().hands(np.stack([film[-1], episode.frames[-1]]))
-        values.add(f"hand_cm{suffix}", episode.task, _apart_cm(dreamed, true), "cm")
+        errors = {
+            "hand_cm": _apart_cm(dreamed, true),
+            "probe_cm": _apart_cm(seen, true),
+            "apart_cm": _apart_cm(dreamed, seen),
+        }
+        for name, error in errors.items():
+            for of in ("", "_in_view") if in_view else ("",):
+                values.add(f"{name}{of}{suffix}", episode.task, error, "cm")
         values.add(f"place_cm{suffix}", episode.task, _apart_cm(dream.hands[-1], true), "cm")
-        values.add(f"probe_cm{suffix}", episode.task, _apart_cm(seen, true), "cm")
-        if in_view:
-            values.add(f"hand_cm_in_view{suffix}", episode.task, _apart_cm(dreamed, true), "cm")
-            values.add(f"probe_cm_in_view{suffix}", episode.task, _apart_cm(seen, true), "cm")
         values.add(f"still_cm{suffix}", episode.task, _apart_cm(episode.hands[0], true), "cm")
         values.add(f"psnr{suffix}", episode.task, psnr(film[-1], episode.frames[-1]), "dB")
     return values.rows(family.name)

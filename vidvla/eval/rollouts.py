@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidvla.types import Rollout
 from vidvla.worlds.base import Frame, World
 
 Policy = Callable[[Frame, int], NDArray[np.float32]]
@@ -137,3 +138,54 @@ def filmed_loop(
         done = chunk.success or chunk.steps >= steps
         film, executed = np.concatenate(films), np.concatenate(actions)
         yield Execution(film, executed, chunk.steps, chunk.plan + 1, chunk.success, done)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a family saw when it looked, and what it answered.
+
+    Attributes:
+        step: control steps executed until then.
+        frame: (H, W, 3), what it saw.
+        rollout: what it imagined, and the actions of which the first ones were executed.
+    """
+
+    step: int
+    frame: Frame
+    rollout: Rollout
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A closed loop so far, beside what was imagined at every look."""
+
+    execution: Execution
+    looks: tuple[Look, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time that the family thought."""
+        return sum(look.rollout.seconds["total"] for look in self.looks)
+
+
+def watched_loop(
+    world: World, ask: Callable[[Frame, int], Rollout], start: Any, first: Frame, guard: AbstractContextManager[Any], *,
+    steps: int = EPISODE_STEPS, execute: int = EXECUTE,
+) -> Iterator[Watched]:  # fmt: skip
+    """:func:`filmed_loop` with the whole answer at every look; arguments as there.
+
+    Args:
+        ask: (frame, replan number) -> answer, with actions.
+    """
+    looks: list[Look] = []
+    now: Execution | None = None
+
+    def policy(frame: Frame, plan: int) -> NDArray[np.float32]:
+        rollout = ask(frame, plan)
+        if rollout.actions is None:
+            raise ValueError("expected an answer with actions, got a film alone")
+        looks.append(Look(0 if now is None else now.steps, frame, rollout))
+        return rollout.actions
+
+    for now in filmed_loop(world, policy, start, first, guard, steps=steps, execute=execute):
+        yield Watched(now, tuple(looks))

@@ -30,7 +30,7 @@ from vidvla.eval.metrics import Estimate, Row, mean, proportion
 from vidvla.eval.planning import measure_planning
 from vidvla.eval.ranking import measure_ranking
 from vidvla.eval.rollouts import EXECUTE
-from vidvla.eval.targets import measure_heads, measure_target
+from vidvla.eval.targets import measure_heads, measure_target, trained_heads
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
 from vidvla.text import phrase_book
@@ -65,12 +65,12 @@ def _film(family: Family, job: Job) -> list[Row]:
 
 
 def _target(family: Family, job: Job) -> list[Row]:
-    known = (family.targets or family.films) and not family.told and not family.tasks
+    known = (family.targets is not None or family.films) and not family.told and not family.tasks
     return measure_target(family, job.tasks, job.seeds, job.phrasings, job.steps) if known else []
 
 
 def _heads(family: Family, job: Job) -> list[Row]:
-    if not family.heads:
+    if not trained_heads(family):
         return []
     return measure_heads(family, job.tasks, job.seeds, job.phrasings, job.execute, job.steps)
 

@@ -23,6 +23,8 @@ FILM_MOMENTS = (8, 16)
 HEAD_WINDOWS = (0, 8, 16, 24)
 """Control steps of an expert's episode from which heads are asked."""
 UNITS = {"psnr": "dB", "ssim": "1", "lpips": "1", "error": "cm per control step", "gripper": "share", "seconds": "s"}
+HEAD = "head"
+"""The control that chooses an action head."""
 Values = dict[str, dict[str, list[float]]]
 
 
@@ -35,9 +37,10 @@ def _rows(family: Family, values: Values) -> list[Row]:
 
 def images_ahead(family: Family, request: Request) -> dict[int, Frame]:
     """What a family imagines by control steps ahead: its target image at each horizon, or frames of its film."""
-    if family.targets:
-        asked = {h: family(replace(request, horizon=h)).target for h in family.horizons}
-        return {h: image for h, image in asked.items() if image is not None}
+    if family.targets is not None:
+        key = f"{family.name}.{family.targets.name}"
+        answers = [family(replace(request, options={key: choice})) for choice in family.targets.choices]
+        return {r.target_time: r.target for r in answers if r.target is not None and r.target_time is not None}
     rollout = family(request)
     return {t: f for t, f in zip(rollout.times, rollout.frames, strict=True) if t in FILM_MOMENTS}
 
@@ -68,6 +71,11 @@ def measure_target(
     return _rows(family, values)
 
 
+def trained_heads(family: Family) -> tuple[str, ...]:
+    """The action heads that a family can be asked for; none where it has one alone."""
+    return next((control.choices for control in family.controls if control.name == HEAD), ())
+
+
 def measure_heads(
     family: Family,
     tasks: Sequence[str],
@@ -83,15 +91,16 @@ def measure_heads(
     the expert does. ``seconds_<head>``: what an answer takes. ``success_<head>``: closed loop.
     """
     world, values = MetaWorld(), dict[str, dict[str, list[float]]]()
+    chosen = {head: {f"{family.name}.{HEAD}": head} for head in trained_heads(family)}
     for seed in tqdm(seeds, desc=f"heads {family.name}"):
         for task in tasks:
             world.reset(task, seed)
             frames, true = expert_film(world, max(HEAD_WINDOWS) + execute)
             phrase = phrasings[task][seed % len(phrasings[task])]
-            for head in family.heads:
+            for head, options in chosen.items():
                 for start in HEAD_WINDOWS:
                     begun = time.perf_counter()
-                    actions = family.act(Request(frames[start], phrase, seed, steps, head=head))[:execute]
+                    actions = family.act(Request(frames[start], phrase, seed, steps, options=options))[:execute]
                     spent = time.perf_counter() - begun
                     expert = true[start : start + len(actions)]
                     found = {
@@ -103,7 +112,7 @@ def measure_heads(
                         values.setdefault(f"{metric}_{head}", {t: [] for t in tasks})[task].append(value)
     world.close()
     rows = _rows(family, values)
-    for head in family.heads:
-        looped = measure_closed_loop(family, tasks, seeds, phrasings, execute, steps, head=head)
+    for head, options in chosen.items():
+        looped = measure_closed_loop(family, tasks, seeds, phrasings, execute, steps, options)
         rows += [replace(row, metric=f"{row.metric}_{head}") for row in looped if row.metric == "success"]
     return rows

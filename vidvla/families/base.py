@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,16 +21,19 @@ from PIL import Image
 from torch import nn
 
 from vidvla import checkpoint
+from vidvla.saliency import Traced
 from vidvla.train.evolve import EvolveConfig, Search
 from vidvla.train.loop import Progress, Stage, TrainConfig, fit
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 from vidvla.worlds.agent import Agent, Played
 from vidvla.worlds.base import Frame
 
-T = TypeVar("T")
 SMALL = "small"
 SIZES = (SMALL, "gpu")
 """Configurations that ship: what two CPU cores train, and what a GPU would."""
+OUTSIDE = "VIDVLA_FAMILIES"
+"""Environment variable with folders, separated as in ``PATH``, of families from outside the package: each is
+``<name>.py``, which ends with ``FAMILY = ...``, beside ``<name>.toml``."""
 EVOLVED = "evolved"
 CONTROLLERS = (EVOLVED, "random", "constant", "cem")
 """Controllers of a family that evolves one: that one, uniformly drawn actions, the constant action that is best in the
@@ -91,6 +95,8 @@ class Phase:
         parents: earlier phases whose weights this one builds on.
         trainer: trains the stage as the configuration says, resuming what stands in a folder: by gradients
             (:func:`~vidvla.train.loop.fit`) or by :func:`~vidvla.train.evolve.evolve`.
+        optional: True where the family does without it: it is run where it is asked for by its name, and from then on
+            kept up to date.
     """
 
     name: str
@@ -98,6 +104,7 @@ class Phase:
     config: TrainConfig | EvolveConfig
     parents: tuple[str, ...] = ()
     trainer: Callable[..., tuple[nn.Module, Progress]] = fit
+    optional: bool = False
 
 
 class Family(ABC):
@@ -115,11 +122,13 @@ class Family(ABC):
         inverts: True where it reads actions from pairs of frames (:meth:`between`).
         general: False where it knows only :attr:`tasks`.
         told: True where it is told the robot's actions (:attr:`~vidvla.types.Request.actions`).
-        targets: True where it imagines a single image of what is to come (:attr:`~vidvla.types.Rollout.target`).
-        edits: True where the weight of the given frame can be set (:attr:`~vidvla.types.Request.image_guidance`).
+        targets: the control that sets how many control steps ahead its target image shows the scene
+            (:attr:`~vidvla.types.Rollout.target`); None where it imagines no single image.
         differs: how it departs from what its name stands for, one or two sentences.
         evolved: True where a controller was evolved in the family's own dream (:meth:`agent`,
             :meth:`dream_scores`, :meth:`evolution`, :meth:`replay`).
+        controls: what a request can set of it besides what it sets of all families; of a loaded family, as far as the
+            weights for it are there (:meth:`offered`).
         published: the phase behind each of the checkpoint's own nets.
     """
 
@@ -134,21 +143,15 @@ class Family(ABC):
     inverts: ClassVar[bool] = False
     general: ClassVar[bool] = True
     told: ClassVar[bool] = False
-    targets: ClassVar[bool] = False
-    edits: ClassVar[bool] = False
+    targets: ClassVar[Control | None] = None
     differs: ClassVar[str] = ""
     evolved: ClassVar[bool] = False
+    controls: tuple[Control, ...] = ()
     published: ClassVar[dict[str, str]]
     records: tuple[dict[str, Any], ...] = ()
     """What each phase behind the loaded weights used: settings, seconds, threads, data."""
     tasks: tuple[str, ...] = ()
     """The only tasks that it knows, where it cannot be told which; empty where the instruction says it."""
-    horizons: tuple[int, ...] = ()
-    """Control steps ahead that its target image can show, its own choice first (:attr:`~vidvla.types.Request.horizon`);
-    empty where it imagines none."""
-    heads: tuple[str, ...] = ()
-    """Action heads that can be asked for, its own choice first (:attr:`~vidvla.types.Request.head`); empty where there
-    is one alone."""
 
     @classmethod
     @abstractmethod
@@ -214,12 +217,51 @@ class Family(ABC):
         """Scores (B,) of the evolved controller in dreams from frames (B, H, W, 3) at temperature ``tau``."""
         raise ValueError(f"expected a family with an evolved controller, got {self.name}")
 
+    def traced(self, request: Request) -> Traced:
+        """The answer to ``request`` with its history, for gradients through it (:mod:`vidvla.saliency`)."""
+        raise ValueError(f"expected a family whose answers can be traced to what they depend on, got {self.name}")
+
     def act(self, request: Request) -> NDArray[np.float32]:
         """Only the actions (N, A), as quickly as the family can; for closed loops."""
         actions = self(request).actions
         if actions is None:
             raise ValueError(f"expected a family that predicts actions, got {self.name}")
         return actions
+
+    @classmethod
+    def offered(cls, config: Mapping[str, Any]) -> tuple[Control, ...]:
+        """The controls that a checkpoint with ``config`` has the weights for."""
+        return cls.controls
+
+    @classmethod
+    def option(cls, request: Request, name: str) -> float | str:
+        """What ``request`` sets the control ``name`` to, or its default.
+
+        Raises:
+            ValueError: one sentence, where the value is not allowed.
+        """
+        control = next(control for control in cls.controls if control.name == name)
+        default = getattr(request, name) if control.default is None else control.default
+        return control.check(request.options.get(f"{cls.name}.{name}", default), cls.title)
+
+    @classmethod
+    def own(cls, request: Request) -> Request:
+        """``request`` with the fields that this family's controls stand in for as they are set."""
+        standing = [control.name for control in cls.controls if control.default is None]
+        fields: dict[str, Any] = {name: cls.option(request, name) for name in standing}
+        return replace(request, **fields)
+
+    @classmethod
+    def check_options(cls, request: Request) -> None:
+        """ValueError with one sentence where ``request`` sets a control that is not there or a value not allowed."""
+        names = [control.name for control in cls.controls]
+        for key in request.options:
+            whose, _, name = key.partition(".")
+            if whose == cls.name and name not in names:
+                known = f"expected one among {', '.join(names)}" if names else "it has none"
+                raise ValueError(f"{cls.title} has no control {name[:40]!r}: {known}")
+        for name in names:
+            cls.option(request, name)
 
     def parameters(self) -> int:
         """Number of weights over all nets."""
@@ -231,34 +273,51 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
+        self._aside = 0.0
+        self._start = self._now()
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._aside
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Time that does not count: somebody else's work in between."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self._aside += time.perf_counter() - start
 
     def done(self) -> dict[str, float]:
-        return self.seconds | {"total": time.perf_counter() - self._start}
+        return self.seconds | {"total": self._now() - self._start}
+
+
+def outside() -> tuple[Path, ...]:
+    """The folders that :data:`OUTSIDE` names; ValueError where one of them is none."""
+    folders = tuple(Path(part) for part in os.environ.get(OUTSIDE, "").split(os.pathsep) if part)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"expected folders of families in {OUTSIDE}, got {folder}")
+    return folders
 
 
 def read_config(name: str, size: str = SMALL) -> dict[str, Any]:
-    """The tables of ``configs/<name>.toml``, or of ``configs/gpu/<name>.toml`` for the size ``gpu``."""
+    """The tables of ``configs/<name>.toml``, or of ``configs/gpu/<name>.toml`` for the size ``gpu``.
+
+    Families from :func:`outside` have theirs beside them, at the same places under their folder.
+    """
     if size not in SIZES:
         raise ValueError(f"expected a size among {', '.join(SIZES)}; got {size!r}")
-    folder = resources.files("vidvla.configs")
-    file = folder.joinpath(f"{name}.toml") if size == SMALL else folder.joinpath(size, f"{name}.toml")
-    return tomllib.loads(file.read_text(encoding="utf-8"))
-
-
-def pick(asked: T | None, known: Sequence[T], what: str) -> T:
-    """``asked``, or the first of ``known`` where None; ValueError lists them."""
-    if asked is None:
-        return known[0]
-    if asked not in known:
-        raise ValueError(f"expected {what} among {', '.join(map(str, known))}; got {asked!r}")
-    return asked
+    path = f"{name}.toml" if size == SMALL else f"{size}/{name}.toml"
+    for folder in (resources.files("vidvla.configs"), *outside()):
+        file = folder.joinpath(path)
+        if file.is_file():
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+    raise ValueError(f"expected the settings of {name} in {path}, got none")
 
 
 def fit_square(frame: Frame, size: int) -> Frame:

@@ -22,6 +22,7 @@ from vidvla.foundation.film import check_request
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.predictor import VideoToActionPipeline
 from vidvla.pixels import to_float, to_uint8
+from vidvla.saliency import Traced
 from vidvla.text import TEXT_DIM, TextTokens, text_encoder
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
@@ -171,15 +172,28 @@ class Baseline(Family):
     def nets(self) -> dict[str, nn.Module]:
         return {"net": self.net}
 
+    def traced(self, request: Request) -> Traced:
+        instruction, pipeline = check_request(request), self.net.pipeline
+        text, pixels = text_encoder()([instruction]).to(self.device), self._pixels(request).requires_grad_()
+        words = text.tokens.clone().requires_grad_()
+        film = pipeline.video(pixels, self.net.embed(TextTokens(words, text.mask)))[0]
+        reads = torch.cat([pixels, film])
+        chunks = pipeline.actions_between(reads[:1], reads[None, 1:])[0]
+        actions = chunks.unflatten(-1, (self.config.stride, -1)).flatten(0, 1)
+        return Traced(pixels, film, actions, reads, words, text_encoder().words(instruction))
+
+    def _pixels(self, request: Request) -> Tensor:
+        """(1, 3, size, size) in [0, 1]."""
+        frame = fit_square(request.frame, self.config.size)
+        return unit_pixels(torch.from_numpy(frame.copy()))[None].to(self.device)
+
     @torch.no_grad()
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
         clock, instruction = Clock(), check_request(request)
         with clock.part("encode"):
-            frame = unit_pixels(torch.from_numpy(fit_square(request.frame, self.config.size).copy()))[None].to(
-                self.device
-            )
+            frame = self._pixels(request)
             language = self.net.embed(text_encoder()([instruction]).to(self.device))
         with clock.part("film"):
             film = self.net.pipeline.video(frame, language)[0]

@@ -21,6 +21,7 @@ from vidvla.foundation.film import check_request
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.conv import ResBlock
 from vidvla.pixels import to_float
+from vidvla.saliency import Traced
 from vidvla.text import TEXT_DIM, TextTokens, text_encoder
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
@@ -147,6 +148,14 @@ class BehaviourCloning(Family):
 
     def nets(self) -> dict[str, nn.Module]:
         return {"net": self.net}
+
+    def traced(self, request: Request) -> Traced:
+        instruction = check_request(request)
+        text = text_encoder()([instruction]).to(self.device)
+        words = text.tokens.clone().requires_grad_()
+        pixels = to_float(fit_square(request.frame, self.config.size))[None].to(self.device).requires_grad_()
+        actions = self.net(pixels, TextTokens(words, text.mask))[0]
+        return Traced(pixels, pixels[:0], actions, None, words, text_encoder().words(instruction))
 
     @torch.no_grad()
     def __call__(

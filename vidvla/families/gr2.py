@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
 from vidvla.data.films import FilmBatch, FilmData, WindowSpec
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, pick, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.film import FilmModel
+from vidvla.foundation.film import GUIDANCE, FilmModel
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
@@ -45,13 +45,23 @@ from vidvla.nn.heads import HEADS, ActionHead, make_head
 from vidvla.nn.video_dit import Hidden, VideoActionDiT
 from vidvla.pixels import to_float
 from vidvla.train.loop import TrainConfig
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 JOINT = "gr2.joint"
 HEAD = "gr2.head."
 """Phases of the heads that are trained afterwards, one a kind."""
 JOINT_HEAD = "joint"
 """The head that is trained with the film, and answers unless another one is asked for."""
+FIRST, LAST = "first step", "last step"
+READ = Control(
+    "read", "Actions read at", FIRST, choices=(FIRST, LAST),
+    info="the denoising step whose hidden states the action head reads",
+)  # fmt: skip
+"""The first step saw pure noise: its hidden states are what the head was mostly trained on."""
+CHOSEN = Control(
+    "head", "Action head", JOINT_HEAD, choices=(JOINT_HEAD, *HEADS),
+    info="joint was trained with the film, others after it",
+)  # fmt: skip
 
 
 class HeadConfig(BaseModel):
@@ -130,11 +140,12 @@ class Gr2(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
+    controls: tuple[Control, ...] = (GUIDANCE, READ, CHOSEN)
     published: ClassVar[dict[str, str]] = {"net": JOINT} | {f"head_{kind}": HEAD + kind for kind in HEADS}
 
-    def __init__(self, model: FilmModel, scale: ActionScale, trained: Mapping[str, ActionHead]) -> None:
-        self.model, self.scale, self.trained = model, scale, trained
-        self.heads = (JOINT_HEAD, *trained)
+    def __init__(self, model: FilmModel, scale: ActionScale, trained: Mapping[str, ActionHead] | None = None) -> None:
+        self.model, self.scale, self.trained = model, scale, trained or {}
+        self.controls = self.offered({"heads": [JOINT_HEAD, *self.trained]})
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
@@ -158,7 +169,7 @@ class Gr2(Family):
                     lambda: load_net(context.weights(JOINT), model, len(unit_actions().low)),
                 )  # fmt: skip
 
-            return Phase(HEAD + kind, stage, TrainConfig(**config["train"]["head"]), (CODEC, JOINT))
+            return Phase(HEAD + kind, stage, TrainConfig(**config["train"]["head"]), (CODEC, JOINT), optional=True)
 
         film = TrainConfig(**config["train"]["joint"])
         return [*backbone_phases(size), Phase(JOINT, joint, film, (CODEC, FILM)), *map(head, HEADS)]
@@ -208,27 +219,35 @@ class Gr2(Family):
         heads = {f"head_{kind}": head for kind, head in self.trained.items()}
         return {"codec": self.model.codec, "net": self.model.net, **heads}
 
+    @classmethod
+    def offered(cls, config: Mapping[str, Any]) -> tuple[Control, ...]:
+        """Of the action heads those that were trained; where that is one alone there is nothing to choose."""
+        others = tuple(control for control in cls.controls if control is not CHOSEN)
+        heads = tuple(config.get("heads", (JOINT_HEAD,)))
+        return (*others, replace(CHOSEN, choices=heads)) if len(heads) > 1 else others
+
     def _asked(self, request: Request) -> str:
         """The head that a request asks for; ValueError where it is unknown or not trained."""
-        if request.head in HEADS and request.head not in self.heads:
+        kind = str(self.option(request, CHOSEN.name))
+        if kind not in (known := (JOINT_HEAD, *self.trained)):
             raise ValueError(
-                f"expected a trained action head among {', '.join(self.heads)}; got {request.head!r}"
-                f" (run: vidvla train {self.name})"
+                f"expected a trained action head of {self.title} among {', '.join(known)}; got {kind!r}"
+                f" (run: vidvla train {self.name} --phase {HEAD}{kind}, then: vidvla publish {self.name})"
             )
-        return pick(request.head, self.heads, "an action head")
+        return kind
 
     @torch.no_grad()
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock, kind = Clock(), self._asked(request)
+        clock, request, kind = Clock(), self.own(request), self._asked(request)
         with clock.part("encode"):
             scene = self.model.scene(request)
         with capture_attention() if attention else nullcontext() as trace:
             first, last = self.model.film(scene, request, clock, progress)
         with clock.part("actions"):
-            # the first step saw pure noise: its hidden states are what the head was mostly trained on
-            actions = self._actions(first.hidden, kind, request.seed)
+            read = first if self.option(request, READ.name) == FIRST else last
+            actions = self._actions(read.hidden, kind, request.seed)
         with clock.part("decode"):
             frames = self.model.decode(last.clean, scene)
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
@@ -244,7 +263,11 @@ class Gr2(Family):
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
-        kind, scene = self._asked(request), self.model.scene(request)
+        request, kind = self.own(request), self._asked(request)
+        scene = self.model.scene(request)
+        if self.option(request, READ.name) == LAST:
+            _, last = self.model.film(scene, request, Clock())
+            return self._actions(last.hidden, kind, request.seed)
         generator = torch.Generator().manual_seed(request.seed)
         times = self.model.times(*self.model.key_times())
         step = next(denoise(self.model.net, scene, times, steps=1, generator=generator))

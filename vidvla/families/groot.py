@@ -7,7 +7,7 @@ target alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, pick, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.film import FilmModel
+from vidvla.foundation.film import GUIDANCE, FilmModel
 from vidvla.foundation.goals import GoalStage, PolicyConfig, PolicyStage, check_horizons, film_windows, one_frame
 from vidvla.foundation.stages import (
     CODEC,
@@ -38,10 +38,17 @@ from vidvla.foundation.stages import (
 from vidvla.nn.attention import capture_attention
 from vidvla.nn.codec import FrameCodec
 from vidvla.nn.goal_policy import GoalPolicy
+from vidvla.saliency import Traced
 from vidvla.train.loop import TrainConfig
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 TARGET, ACT = "groot.target", "groot.act"
+HORIZONS = (16, 8)
+"""Control steps ahead that a target image can show; the first is its own choice."""
+HORIZON = Control(
+    "horizon", "Target ahead", str(HORIZONS[0]), choices=tuple(map(str, HORIZONS)),
+    info="control steps until the scene is to look like the target image",
+)  # fmt: skip
 
 
 class Groot(Family):
@@ -60,16 +67,17 @@ class Groot(Family):
     films: ClassVar[bool] = False
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
-    targets: ClassVar[bool] = True
+    targets: ClassVar[Control | None] = HORIZON
+    controls: tuple[Control, ...] = (GUIDANCE, HORIZON)
     published: ClassVar[dict[str, str]] = {"net": TARGET, "actor": ACT}
 
-    def __init__(self, model: FilmModel, actor: GoalPolicy, scale: ActionScale, horizons: Sequence[int]) -> None:
-        self.model, self.actor, self.scale, self.horizons = model, actor, scale, tuple(horizons)
+    def __init__(self, model: FilmModel, actor: GoalPolicy, scale: ActionScale) -> None:
+        self.model, self.actor, self.scale = model, actor, scale
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
         table, sizes = read_config(cls.name, size), backbone_config(size)
-        horizons, planner = check_horizons(table["horizons"], sizes), one_frame(sizes)
+        horizons, planner = check_horizons(HORIZONS, sizes), one_frame(sizes)
         actor = PolicyConfig(**table["actor"])
 
         def target(context: Context) -> GoalStage:
@@ -99,7 +107,7 @@ class Groot(Family):
         checkpoint.load(context.weights(ACT)).fill(actor, "net")
         described = context.description(
             cls.name, WORLD, [CODEC, PHYSICS, FILM, TARGET, ACT], model=sizes.model_dump(),
-            actor=config.model_dump(), actions=scale.saved(), horizons=table["horizons"],
+            actor=config.model_dump(), actions=scale.saved(),
         )  # fmt: skip
         nets = {"net": load_net(context.weights(TARGET), one_frame(sizes)), "actor": actor}
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, described)
@@ -114,7 +122,7 @@ class Groot(Family):
         saved.fill(actor, "actor")
         net = load_net(folder, one_frame(sizes)).eval().to(device)
         model = FilmModel(load_codec(checkpoints / "codec").to(device), net, one_frame(sizes), device)
-        family = cls(model, actor.eval().to(device), scale, saved.config["horizons"])
+        family = cls(model, actor.eval().to(device), scale)
         family.records = tuple(saved.config["trained"])
         return family
 
@@ -123,7 +131,7 @@ class Groot(Family):
         sizes, scale = BackboneConfig(), unit_actions()
         codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
         model = FilmModel(codec, one_frame(sizes).net().eval(), one_frame(sizes), torch.device("cpu"))
-        return cls(model, PolicyConfig().net(sizes, len(scale.low)).eval(), scale, (16, 8))
+        return cls(model, PolicyConfig().net(sizes, len(scale.low)).eval(), scale)
 
     def nets(self) -> dict[str, nn.Module]:
         return {"codec": self.model.codec, "net": self.model.net, "actor": self.actor}
@@ -132,40 +140,61 @@ class Groot(Family):
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock = Clock()
+        clock, request, horizon = Clock(), self.own(request), self._horizon(request)
         with clock.part("encode"):
             scene = self.model.scene(request)
-        horizon = pick(request.horizon, self.horizons, "a horizon")
         with capture_attention() if attention else nullcontext() as trace, clock.part("target"):
-            target = self._target(scene, request, horizon, progress)
+            target = self._target(scene, request, horizon, clock, progress)
         with clock.part("actions"):
-            actions = self._actions(scene, target, horizon, request.seed)
+            actions = self._to_world(self._reach(scene, target, horizon, request.seed))
         with clock.part("decode"):
             (picture,) = self.model.decode(target[:, None], scene)
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
         none = np.zeros((0, *picture.shape), np.uint8)
         return Rollout(none, (), actions, maps, clock.done(), target=picture, target_time=horizon)
 
-    def _target(self, scene: Scene, request: Request, horizon: int, progress: ProgressCallback | None = None) -> Tensor:
+    def _horizon(self, request: Request) -> int:
+        return int(self.option(request, HORIZON.name))
+
+    def _target(
+        self, scene: Scene, request: Request, horizon: int, clock: Clock, progress: ProgressCallback | None = None
+    ) -> Tensor:
         """Latents (1, C, h, w) of the target image."""
         for step in denoise(
             self.model.net, scene, self.model.times(horizon), steps=request.steps, guidance=request.guidance,
             generator=torch.Generator().manual_seed(request.seed),
         ):  # fmt: skip
             if progress is not None:
-                progress((step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}")
+                share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
+                with clock.aside():
+                    progress(share, what, functools.partial(self.model.decode, step.clean, scene))
         return step.clean[:, 0]
 
-    def _actions(self, scene: Scene, target: Tensor, horizon: int, seed: int) -> NDArray[np.float32]:
+    def _reach(self, scene: Scene, target: Tensor, horizon: int, seed: int) -> Tensor:
+        """Unit-scale actions (N, A) that lead to the target."""
         asked = torch.tensor([horizon], device=self.model.device)
         generator = torch.Generator().manual_seed(seed)
-        unit = self.actor.sample(scene.pixels, scene.latents, target, asked, generator)[0]
+        return self.actor.sample(scene.pixels, scene.latents, target, asked, generator)[0]
+
+    def _to_world(self, unit: Tensor) -> NDArray[np.float32]:
         return self.scale.to_world(unit.float().cpu().numpy())
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
-        scene, horizon = self.model.scene(request), pick(request.horizon, self.horizons, "a horizon")
-        return self._actions(scene, self._target(scene, request, horizon), horizon, request.seed)
+        request, horizon = self.own(request), self._horizon(request)
+        scene = self.model.scene(request)
+        target = self._target(scene, request, horizon, Clock())
+        return self._to_world(self._reach(scene, target, horizon, request.seed))
+
+    def traced(self, request: Request) -> Traced:
+        """The actions alone, from the frame and the target: attention says what the target looks at."""
+        request, horizon = self.own(request), self._horizon(request)
+        with torch.no_grad():
+            scene = self.model.scene(request)
+            target = self._target(scene, request, horizon, Clock())
+        reads = torch.cat([scene.latents, target]).requires_grad_()
+        actions = self._reach(Scene(scene.pixels, reads[:1], scene.text), reads[1:], horizon, request.seed)
+        return Traced(scene.pixels, scene.pixels[:0], actions, reads)
 
 
 FAMILY = Groot

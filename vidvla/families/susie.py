@@ -8,7 +8,6 @@ frame: that is what a few denoising steps and a short training need.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, pick, read_config
+from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.film import FilmModel
+from vidvla.foundation.film import GUIDANCE, MAX_GUIDANCE, FilmModel
 from vidvla.foundation.goals import GoalStage, PolicyConfig, PolicyStage, check_horizons, film_windows, one_frame
 from vidvla.foundation.stages import (
     CODEC,
@@ -38,11 +38,21 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.edit_dit import EditDiT
 from vidvla.nn.goal_policy import GoalPolicy
 from vidvla.pixels import to_float
-from vidvla.text import TEXT_DIM
+from vidvla.saliency import Traced
+from vidvla.text import TEXT_DIM, TextTokens, check_instruction, text_encoder
 from vidvla.train.loop import TrainConfig
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 EDIT, REACH = "susie.edit", "susie.reach"
+HORIZONS = (8, 4, 16)
+"""Control steps to a sub-goal that can be asked for; the first is its own choice."""
+K = Control(
+    "k", "Sub-goal ahead", str(HORIZONS[0]), choices=tuple(map(str, HORIZONS)),
+    info="control steps k to a sub-goal, and until the next one",
+)  # fmt: skip
+IMAGE_GUIDANCE = Control(
+    "image_guidance", "Image guidance", 1.0, high=MAX_GUIDANCE, step=0.25, info="weight of the given frame"
+)
 
 
 def edit_net(sizes: BackboneConfig) -> EditDiT:
@@ -77,17 +87,17 @@ class Susie(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
-    targets: ClassVar[bool] = True
-    edits: ClassVar[bool] = True
+    targets: ClassVar[Control | None] = K
+    controls: tuple[Control, ...] = (GUIDANCE, IMAGE_GUIDANCE, K)
     published: ClassVar[dict[str, str]] = {"net": EDIT, "policy": REACH}
 
-    def __init__(self, model: FilmModel, policy: GoalPolicy, scale: ActionScale, horizons: Sequence[int]) -> None:
-        self.model, self.policy, self.scale, self.horizons = model, policy, scale, tuple(horizons)
+    def __init__(self, model: FilmModel, policy: GoalPolicy, scale: ActionScale) -> None:
+        self.model, self.policy, self.scale = model, policy, scale
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
         table, sizes = read_config(cls.name, size), backbone_config(size)
-        horizons, policy = check_horizons(table["horizons"], sizes), PolicyConfig(**table["policy"])
+        horizons, policy = check_horizons(HORIZONS, sizes), PolicyConfig(**table["policy"])
 
         def edit(context: Context) -> GoalStage:
             return GoalStage(
@@ -117,7 +127,7 @@ class Susie(Family):
         checkpoint.load(context.weights(REACH)).fill(policy, "net")
         described = context.description(
             cls.name, WORLD, [CODEC, PHYSICS, FILM, EDIT, REACH], model=sizes.model_dump(),
-            policy=config.model_dump(), actions=scale.saved(), horizons=table["horizons"],
+            policy=config.model_dump(), actions=scale.saved(),
         )  # fmt: skip
         nets = {"net": load_editor(context.weights(EDIT), sizes), "policy": policy}
         checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, described)
@@ -132,7 +142,7 @@ class Susie(Family):
         saved.fill(policy, "policy")
         net = load_editor(folder, sizes).eval().to(device)
         model = FilmModel(load_codec(checkpoints / "codec").to(device), net, one_frame(sizes), device)
-        family = cls(model, policy.eval().to(device), scale, saved.config["horizons"])
+        family = cls(model, policy.eval().to(device), scale)
         family.records = tuple(saved.config["trained"])
         return family
 
@@ -142,7 +152,7 @@ class Susie(Family):
         codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
         model = FilmModel(codec, edit_net(sizes).eval(), one_frame(sizes), torch.device("cpu"))
         policy = PolicyConfig(head="diffusion").net(sizes, len(scale.low))
-        return cls(model, policy.eval(), scale, (8, 4, 16))
+        return cls(model, policy.eval(), scale)
 
     def nets(self) -> dict[str, nn.Module]:
         return {"codec": self.model.codec, "net": self.model.net, "policy": self.policy}
@@ -151,16 +161,15 @@ class Susie(Family):
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock = Clock()
+        clock, request, k = Clock(), self.own(request), self._k(request)
         with clock.part("encode"):
             given = scene = self.model.scene(request)
-        k = pick(request.horizon, self.horizons, "a horizon")
         count, pictures, actions = self.policy.steps // k, [], []
         for index in range(count):
             with clock.part("sub-goals"):
                 goal = self._edit(scene, request, k)
             with clock.part("actions"):
-                actions.append(self._actions(scene, goal, k, request.seed))
+                actions.append(self._to_world(self._reach(scene, goal, k, request.seed)))
             with clock.part("decode"):
                 (picture,) = self.model.decode(goal[:, None], given)
             pictures.append(picture)
@@ -173,25 +182,49 @@ class Susie(Family):
             target=pictures[0], target_time=k,
         )  # fmt: skip
 
+    def _k(self, request: Request) -> int:
+        return int(self.option(request, K.name))
+
     def _edit(self, scene: Scene, request: Request, k: int) -> Tensor:
         """Latents (1, C, h, w) of the sub-goal ``k`` control steps from ``scene``."""
         *_, last = denoise(
             self.model.net, scene, self.model.times(k), steps=request.steps, guidance=request.guidance,
-            image_guidance=request.image_guidance, generator=torch.Generator().manual_seed(request.seed),
+            image_guidance=float(self.option(request, IMAGE_GUIDANCE.name)),
+            generator=torch.Generator().manual_seed(request.seed),
         )  # fmt: skip
         return last.clean[:, 0]
 
-    def _actions(self, scene: Scene, goal: Tensor, k: int, seed: int) -> NDArray[np.float32]:
-        """The ``k`` actions (k, A) that lead to the sub-goal."""
+    def _reach(self, scene: Scene, goal: Tensor, k: int, seed: int) -> Tensor:
+        """The ``k`` unit-scale actions (k, A) that lead to the sub-goal."""
         asked, generator = torch.tensor([k], device=self.model.device), torch.Generator().manual_seed(seed)
-        unit = self.policy.sample(scene.pixels, scene.latents, goal, asked, generator)[0, :k]
+        return self.policy.sample(scene.pixels, scene.latents, goal, asked, generator)[0, :k]
+
+    def _to_world(self, unit: Tensor) -> NDArray[np.float32]:
         return self.scale.to_world(unit.float().cpu().numpy())
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
         """The actions up to the sub-goal: who looks again then asks for the next one."""
-        scene, k = self.model.scene(request), pick(request.horizon, self.horizons, "a horizon")
-        return self._actions(scene, self._edit(scene, request, k), k, request.seed)
+        request, k = self.own(request), self._k(request)
+        scene = self.model.scene(request)
+        return self._to_world(self._reach(scene, self._edit(scene, request, k), k, request.seed))
+
+    def traced(self, request: Request) -> Traced:
+        """The chain of edits and actions; sub-goals are passed on as they are painted, without rounding."""
+        request, k = self.own(request), self._k(request)
+        with torch.no_grad():
+            seen = self.model.scene(request)
+        pixels, words = (value.clone().requires_grad_() for value in (seen.pixels, seen.text.tokens))
+        given = scene = Scene(pixels, self.model.codec.encode(pixels), TextTokens(words, seen.text.mask))
+        film, actions = [], []
+        with sdpa_kernel(SDPBackend.MATH):  # the one that can be derived twice
+            for _ in range(self.policy.steps // k):
+                goal = self._edit(scene, request, k)
+                actions.append(self._reach(scene, goal, k, request.seed))
+                film.append(self.model.paint(goal[:, None], given))
+                scene = Scene(film[-1], goal, given.text)
+        labels = text_encoder().words(check_instruction(request.instruction))
+        return Traced(pixels, torch.cat(film), torch.cat(actions), None, words, labels)
 
 
 FAMILY = Susie

@@ -18,7 +18,7 @@ from vidvla.actions import ActionScale
 from vidvla.data.films import FilmData, MotionBatch
 from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.film import FilmModel
+from vidvla.foundation.film import GUIDANCE, FilmModel
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
@@ -37,12 +37,16 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, sinusoidal
 from vidvla.pixels import to_float
+from vidvla.saliency import Traced
 from vidvla.text import TextTokens
 from vidvla.train.loop import TrainConfig
-from vidvla.types import ProgressCallback, Request, Rollout
+from vidvla.types import Control, ProgressCallback, Request, Rollout
 from vidvla.worlds.base import Frame
 
 INVERSE = "unipi.inverse"
+FILL = Control(
+    "fill", "Steps to fill in", 1, low=1, high=8, step=1, info="denoising steps of the frames between key frames"
+)
 
 
 class InverseConfig(BaseModel):
@@ -148,6 +152,7 @@ class UniPi(Family):
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     inverts: ClassVar[bool] = True
+    controls: tuple[Control, ...] = (GUIDANCE, FILL)
     published: ClassVar[dict[str, str]] = {"net": FILM, "inverse": INVERSE}
 
     def __init__(self, model: FilmModel, inverse: FilmInverse, scale: ActionScale) -> None:
@@ -203,13 +208,13 @@ class UniPi(Family):
     def __call__(
         self, request: Request, *, attention: bool = False, progress: ProgressCallback | None = None
     ) -> Rollout:
-        clock = Clock()
+        clock, request = Clock(), self.own(request)
         with clock.part("encode"):
             scene = self.model.scene(request)
         with capture_attention() if attention else nullcontext() as trace:
             _, last = self.model.film(scene, request, clock, progress)
         with clock.part("fill in"):
-            latents = self._fill_in(scene, last.clean, request.seed)
+            latents = self._fill_in(scene, last.clean, request)
         with clock.part("actions"):
             actions = self._read(torch.cat([scene.latents[:, None], latents], dim=1))
         with clock.part("decode"):
@@ -218,7 +223,16 @@ class UniPi(Family):
         maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
         return Rollout(frames, tuple(range(1, len(frames) + 1)), actions, maps, clock.done())
 
-    def _fill_in(self, scene: Scene, keys: Tensor, seed: int) -> Tensor:
+    def traced(self, request: Request) -> Traced:
+        """The actions alone, from the plan that they are read from: attention says what the plan looks at."""
+        with torch.no_grad():
+            scene = self.model.scene(request)
+            _, last = self.model.film(scene, request, Clock())
+            plan = self._fill_in(scene, last.clean, request)
+        reads = torch.cat([scene.latents, plan[0]]).requires_grad_()
+        return Traced(scene.pixels, scene.pixels[:0], self.inverse(reads[None])[0], reads)
+
+    def _fill_in(self, scene: Scene, keys: Tensor, request: Request) -> Tensor:
         """Latents of key frames (1, K, C, h, w) -> of all frames (1, K * stride, C, h, w).
 
         Segments of K control steps, each from one key frame to another, are filled in together.
@@ -237,9 +251,12 @@ class UniPi(Family):
         given = torch.zeros(count, frames, *keys.shape[2:], device=keys.device)
         given[known] = keys[0]
         segment = Scene(pixels, starts, text)
-        generator = torch.Generator().manual_seed(seed)
-        (step,) = denoise(self.model.net, segment, times, steps=1, generator=generator, known=known, given=given)
-        return step.clean.flatten(0, 1)[None]
+        generator = torch.Generator().manual_seed(request.seed)
+        *_, last = denoise(
+            self.model.net, segment, times, steps=int(self.option(request, FILL.name)), generator=generator,
+            known=known, given=given,
+        )  # fmt: skip
+        return last.clean.flatten(0, 1)[None]
 
     def _read(self, latents: Tensor) -> NDArray[np.float32]:
         return self.scale.to_world(self.inverse(latents)[0].float().cpu().numpy())
@@ -259,9 +276,10 @@ class UniPi(Family):
 
     @torch.no_grad()
     def act(self, request: Request) -> NDArray[np.float32]:
+        request = self.own(request)
         scene = self.model.scene(request)
         _, last = self.model.film(scene, request, Clock())
-        latents = self._fill_in(scene, last.clean, request.seed)
+        latents = self._fill_in(scene, last.clean, request)
         return self._read(torch.cat([scene.latents[:, None], latents], dim=1))
 
 

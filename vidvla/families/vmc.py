@@ -49,11 +49,13 @@ from vidvla.foundation.latent_dream import (
     follow,
     linear_actions,
     plan_cem,
+    unroll,
 )
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.rnn import LatentState, MixtureDensityRNN
 from vidvla.nn.vae import ConvVAE, kl_to_standard_normal, moving_weight
 from vidvla.pixels import to_float, to_uint8
+from vidvla.saliency import Traced
 from vidvla.train.evolve import EvolveConfig, evolve
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
@@ -357,14 +359,25 @@ class WorldModels(Family):
         dreamed = dream(self.model.rnn, state, self.controller(), EVOLVED_STEPS, tau, chance)
         return dreamed.scores().reshape(DREAMS, -1).mean(axis=0)
 
+    def traced(self, request: Request) -> Traced:
+        check_request(request)
+        pixels = self.model.pixels(request.frame[None]).requires_grad_()
+        state = self.model.rnn.begin(self.model.vae.encode(pixels)[0])
+        dreamed = self._unrolled(request, state)
+        return Traced(pixels, self.model.vae.decode(dreamed.latents[0]), dreamed.actions[0])
+
+    @torch.no_grad()
     def _dreamed(self, request: Request) -> Dreamed:
         check_request(request)
+        return self._unrolled(request, self.begin(request.frame))
+
+    def _unrolled(self, request: Request, state: LatentState) -> Dreamed:
         controller, steps = self.controller(), HORIZON
         if request.actions is not None:
             unit = torch.from_numpy(self.model.scale.told(request.actions, LONGEST)).to(self.model.device)
             controller, steps = follow(unit[None]), len(unit)
         chance = Chance.draw(steps, 1, self.config.latent, request.seed)
-        return dream(self.model.rnn, self.begin(request.frame), controller, steps, self.config.tau, chance)
+        return unroll(self.model.rnn, state, controller, steps, self.config.tau, chance)
 
     def act(self, request: Request) -> NDArray[np.float32]:
         """What C does in a dream from one frame, nothing remembered; :meth:`agent` sees every frame instead."""

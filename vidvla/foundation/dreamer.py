@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vidvla.data.dreams import LARGEST_MOVE, REACH, sent
+from vidvla.data.dreams import DEEP, LARGEST_MOVE, REACH, Reach, sent
 from vidvla.foundation.reader import DECIMETRE, MIDDLE
-from vidvla.nn.arm import ArmNet, Camera, HandNet
+from vidvla.nn.arm import ArmNet, Camera, HandNet, TouchNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
@@ -47,6 +47,9 @@ class DynamicsConfig(BaseModel):
     def hand(self, action_dim: int) -> HandNet:
         return HandNet(self.told, action_dim)
 
+    def touch(self, action_dim: int) -> TouchNet:
+        return TouchNet(self.told, action_dim, self.size, camera=unit_camera())
+
     def arm(self) -> ArmNet:
         return ArmNet(self.size // 16, self.told - 1, self.width, camera=unit_camera())
 
@@ -70,9 +73,9 @@ def unit_camera() -> Camera:
     return tuple(tuple(row) for row in (np.array(CAMERA) @ place).tolist())
 
 
-def sent_on(target: Tensor, actions: Tensor) -> Tensor:
+def sent_on(target: Tensor, actions: Tensor, reach: Reach = REACH) -> Tensor:
     """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places."""
-    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in REACH)
+    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in reach)
     return torch.clamp(target + LARGEST_MOVE / DECIMETRE * actions[:, :3], low, high)
 
 
@@ -93,18 +96,22 @@ class DreamState:
 
     Attributes:
         anchor: (B, 3, H, W) the true frame that the dream began with.
-        backdrop: (B, 3, H, W) what was last seen where the arm was not in the way.
+        backdrop: (B, 4, H, W) what was last seen where the arm was not in the way, and where that is.
+        covered: (B, 1, H, W) what the arm covers in the newest frame, from 0 to 1.
         frames: (B, history, 3, H, W) the newest ones, oldest first.
         places: (B, history, 3) of the hand in them, decimetres from the middle of its workspace.
         target: (B, 3) where the hand has been sent, in the same units.
+        deep: (B, 3) the same where it may be sent deeper.
         actions: (B, told, A) unit scale, newest first.
     """
 
     anchor: Tensor
     backdrop: Tensor
+    covered: Tensor
     frames: Tensor
     places: Tensor
     target: Tensor
+    deep: Tensor
     actions: Tensor
 
     @classmethod
@@ -121,12 +128,17 @@ class Dreamer:
     """Steps of a dream.
 
     Args:
+        touch: says what stops the hand; without it nothing does.
         hands: reads where the hand is in true frames, (N, 3) metres.
     """
 
-    def __init__(self, net: DynamicsNet, device: torch.device, hands: Callable[[Frame], NDArray[np.float32]]) -> None:
-        self.net, self.device, self.hands = net, device, hands
+    def __init__(
+        self, net: DynamicsNet, touch: TouchNet | None, device: torch.device,
+        hands: Callable[[Frame], NDArray[np.float32]],
+    ) -> None:  # fmt: skip
+        self.net, self.touch, self.device, self.hands = net, touch, device, hands
 
+    @torch.no_grad()
     def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
         """A dream that goes on from true frames (T, H, W, 3) and the unit-scale actions (T - 1, A) between them.
 
@@ -135,7 +147,9 @@ class Dreamer:
         count, told = self.net.history, self.net.told
         seen = to_float(frames[-count:]).to(self.device)
         read = self.hands(np.concatenate([frames[:1], frames[-count:]]))
-        target = unit_place(torch.from_numpy(sent(read[0], actions)[-1:])).to(self.device)
+        target, deep = (
+            unit_place(torch.from_numpy(sent(read[0], actions, reach)[-1:])).to(self.device) for reach in (REACH, DEEP)
+        )
         places = unit_place(torch.from_numpy(read[1:])).to(self.device)
         missing = count - len(seen)
         seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
@@ -143,7 +157,11 @@ class Dreamer:
         led = torch.zeros(told, self.net.action_dim, device=self.device)
         newest = torch.from_numpy(actions[::-1][:told].copy()).to(self.device)
         led[: len(newest)] = newest
-        return DreamState(seen[-1:], seen[-1:], seen[None], places[None], target, led[None])
+        covered = self.net.covers(places[None], target, led[None, :-1, -1])
+        anchor = seen[-1:]
+        return DreamState(
+            anchor, self.net.behind(anchor, covered), covered, seen[None], places[None], target, deep, led[None]
+        )
 
     @torch.no_grad()
     def advance(
@@ -154,20 +172,34 @@ class Dreamer:
         Args:
             noise: deviation of what ``generator`` adds to the frames that are seen.
         """
+        return self.follow(state, actions, noise, generator, seen=rounded)
+
+    def follow(
+        self, state: DreamState, actions: Tensor, noise: float = 0.0, generator: torch.Generator | None = None, *,
+        seen: Callable[[Tensor], Tensor],
+    ) -> DreamState:  # fmt: skip
+        """:meth:`advance` with gradients; ``seen`` is what the dream sees of a new frame (B, 3, H, W)."""
         led = torch.cat([actions[:, None], state.actions[:, :-1]], dim=1)
         frames = state.frames
         if noise:
             frames = frames + noise * torch.randn(frames.shape, generator=generator).to(self.device)
         level = torch.full((len(actions),), noise, device=self.device)
-        target = sent_on(state.target, actions)
-        targets = torch.stack([state.target, target], dim=1)
-        after, place, backdrop = self.net(frames, state.anchor, state.backdrop, state.places, targets, led, level)
+        target, deep = sent_on(state.target, actions), sent_on(state.deep, actions, DEEP)
+        targets, deeps = torch.stack([state.target, target], dim=1), torch.stack([state.deep, deep], dim=1)
+        place = self.net.hand(state.places, targets, led)
+        if self.touch is not None:
+            place = self.touch(state.frames[:, -1], state.anchor, place, state.places, targets, deeps, led)
+        after = self.net(
+            frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level, place=place
+        )
         return DreamState(
             state.anchor,
-            backdrop,
-            torch.cat([state.frames[:, 1:], rounded(after)[:, None]], dim=1),
-            torch.cat([state.places[:, 1:], place[:, None]], dim=1),
+            after.backdrop,
+            after.covered,
+            torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
+            torch.cat([state.places[:, 1:], after.place[:, None]], dim=1),
             target,
+            deep,
             led,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +15,14 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float, to_uint8
 from vidvla.text import TextTokens, check_instruction, text_encoder
-from vidvla.types import Attention, ProgressCallback, Request
+from vidvla.types import Attention, Control, ProgressCallback, Request
 from vidvla.worlds.base import Frame
 
 MAX_STEPS = 32
 """Denoising steps that a request may ask for."""
 MAX_GUIDANCE = 10.0
+GUIDANCE = Control("guidance", "Guidance", low=0.0, high=MAX_GUIDANCE, step=0.25, info="weight of the instruction")
+"""The control of families that weigh the instruction; where it is not set, the request's own guidance holds."""
 
 
 def check_request(request: Request) -> str:
@@ -31,8 +34,6 @@ def check_request(request: Request) -> str:
         raise ValueError(f"expected 1 to {MAX_STEPS} denoising steps, got {request.steps}")
     if not 0 <= request.guidance <= MAX_GUIDANCE:
         raise ValueError(f"expected a guidance from 0 to {MAX_GUIDANCE:g}, got {request.guidance:g}")
-    if not 0 <= request.image_guidance <= MAX_GUIDANCE:
-        raise ValueError(f"expected an image guidance from 0 to {MAX_GUIDANCE:g}, got {request.image_guidance:g}")
     if not 0 <= request.seed < 2**31:
         raise ValueError(f"expected a seed from 0 to {2**31 - 1}, got {request.seed}")
     return check_instruction(request.instruction)
@@ -73,7 +74,11 @@ class FilmModel:
     def film(
         self, scene: Scene, request: Request, clock: Clock, progress: ProgressCallback | None = None
     ) -> tuple[FilmStep, FilmStep]:
-        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last."""
+        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last.
+
+        ``progress`` hears of every step, with the film as the net guesses it then; looking takes none of the time
+        that is said.
+        """
         times = self.times(*self.key_times())
         generator = torch.Generator().manual_seed(request.seed)
         first: FilmStep | None = None
@@ -83,18 +88,24 @@ class FilmModel:
             ):
                 first = first or step
                 if progress is not None:
-                    progress((step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}")
+                    share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
+                    with clock.aside():
+                        progress(share, what, functools.partial(self.decode, step.clean, scene))
         assert first is not None
         return first, step
 
     def decode(self, latents: torch.Tensor, scene: Scene) -> Frame:
         """(1, K, C, h, w) -> (K, H, W, 3) uint8, keeping what did not move from the scene's frame."""
+        return to_uint8(self.paint(latents, scene))
+
+    def paint(self, latents: torch.Tensor, scene: Scene) -> torch.Tensor:
+        """:meth:`decode` with its history: (K, 3, H, W) in [-1, 1]."""
         flat = flatten_time(latents)
         count = len(flat)
         frames, _ = self.codec.decode(
             flat, scene.pixels.expand(count, -1, -1, -1), scene.latents.expand(count, -1, -1, -1)
         )
-        return to_uint8(frames)
+        return frames
 
     def attention(self, trace: AttentionTrace, text: TextTokens, instruction: str) -> Attention:
         """The last network call of ``trace`` with its layout and words."""

@@ -82,6 +82,13 @@ def dream(
     rnn: MixtureDensityRNN, state: LatentState, controller: Controller, steps: int, tau: float, chance: Chance
 ) -> Dreamed:
     """B dreams of ``steps`` control steps from ``state``, at temperature ``tau``."""
+    return unroll(rnn, state, controller, steps, tau, chance)
+
+
+def unroll(
+    rnn: MixtureDensityRNN, state: LatentState, controller: Controller, steps: int, tau: float, chance: Chance
+) -> Dreamed:
+    """:func:`dream` with gradients."""
     rows = []
     for step in range(steps):
         actions = controller(state, step)
@@ -162,11 +169,15 @@ class LatentModel:
     @torch.no_grad()
     def encode(self, frames: Frame) -> Tensor:
         """Frames (B, H, W, 3) of any size -> posterior means (B, Z)."""
+        mean, _ = self.vae.encode(self.pixels(frames))
+        return mean
+
+    def pixels(self, frames: Frame) -> Tensor:
+        """Frames (B, H, W, 3) of any size as V sees them, (B, 3, side, side)."""
         side = self.vae.size
         # as in training: averaged down from twice the side
         small = np.stack([shrink_pixels(fit_square(frame, 2 * side), 2) for frame in frames])
-        mean, _ = self.vae.encode(to_float(small).to(self.device))
-        return mean
+        return to_float(small).to(self.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Frame:

@@ -1,4 +1,4 @@
-"""The robot in a dream: where its hand goes, and how its arm looks there."""
+"""The robot in a dream: where its hand goes, what stops it, and how its arm looks there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ MAPS = 3
 """Maps of :func:`hand_maps`."""
 NEAR = 0.2
 """Radius, in half pictures, of the spot that marks a hand."""
+
+AROUND = 0.32
+"""Half the side, in half pictures, of what is looked at around the hand."""
 
 
 def place_features(place: Tensor) -> Tensor:
@@ -47,6 +50,13 @@ def hand_maps(hand: Tensor, like: Tensor) -> Tensor:
     return torch.cat([across, down, torch.exp(-(across.square() + down.square()) / (2 * NEAR**2))], dim=1)
 
 
+def motion(places: Tensor, targets: Tensor, actions: Tensor) -> Tensor:
+    """How the hand moves and is sent, (B, 15 + told * A)."""
+    now = places[:, -1]
+    ahead = [now, now - places[:, -2], targets[:, 0] - now, targets[:, 1] - now, targets[:, 1]]
+    return torch.cat([*ahead, actions.flatten(1)], dim=1)
+
+
 class HandNet(nn.Module):
     """Where the hand goes next: it follows, with a lag, where it has been sent.
 
@@ -56,7 +66,7 @@ class HandNet(nn.Module):
         hidden: width of its layers.
     """
 
-    def __init__(self, told: int, action_dim: int, hidden: int = 128) -> None:
+    def __init__(self, told: int, action_dim: int, hidden: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(5 * 3 + told * action_dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
@@ -65,9 +75,55 @@ class HandNet(nn.Module):
 
     def forward(self, places: Tensor, targets: Tensor, actions: Tensor) -> Tensor:
         """The next place (B, 3) after places (B, history, 3), targets (B, 2, 3) and actions (B, told, A)."""
+        return places[:, -1] + self.layers(motion(places, targets, actions))
+
+
+class TouchNet(nn.Module):
+    """What stops the hand: corrects where :class:`HandNet` has it go by what is seen around it, and by the scene.
+
+    Args:
+        told: actions that are told, newest first.
+        action_dim: A.
+        side: of the pictures, in pixels.
+        hidden: width of its layers.
+    """
+
+    camera: Tensor
+    around: Tensor
+
+    def __init__(self, told: int, action_dim: int, side: int, hidden: int = 128, *, camera: Camera) -> None:
+        super().__init__()
+        self.register_buffer("camera", torch.tensor(camera), persistent=False)
+        line = torch.linspace(-AROUND, AROUND, round(AROUND * side) // 8 * 8)
+        ys, xs = torch.meshgrid(line, line, indexing="ij")
+        self.register_buffer("around", torch.stack([xs, ys], dim=-1), persistent=False)
+        self.look = nn.Sequential(
+            nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(32, 48, 4, stride=2, padding=1), nn.SiLU(), nn.Flatten(),
+        )  # fmt: skip
+        self.scene = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.Linear(3 * 16**2, 64), nn.SiLU())
+        seen, moves = 48 * (len(line) // 8) ** 2 + 64, 5 * 3 + told * action_dim + 3 + 2
+        self.layers = nn.Sequential(
+            nn.Linear(seen + moves, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 3)
+        )
+
+    def forward(
+        self, newest: Tensor, anchor: Tensor, place: Tensor, places: Tensor, targets: Tensor, deeps: Tensor,
+        actions: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Where the hand goes (B, 3).
+
+        Args:
+            newest, anchor: (B, 3, H, W) in [-1, 1].
+            place: (B, 3) where it would go if nothing were in the way.
+            places, targets, actions: as those of :class:`HandNet`.
+            deeps: (B, 2, 3) targets where the hand may be sent deeper.
+        """
         now = places[:, -1]
-        ahead = [now, now - places[:, -2], targets[:, 0] - now, targets[:, 1] - now, targets[:, 1]]
-        return now + self.layers(torch.cat([*ahead, actions.flatten(1)], dim=1))
+        crop = seen_at(now.detach(), self.camera)[:, None, None] + self.around
+        seen = F.grid_sample(newest, crop, padding_mode="border", align_corners=False)
+        moves = [motion(places, targets, actions), place - now, deeps[..., 2] - now[:, 2:]]
+        return place + self.layers(torch.cat([self.look(seen), self.scene(anchor), *moves], dim=1))
 
 
 class Level(nn.Module):

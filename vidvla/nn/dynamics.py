@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +28,34 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(frames, torch.stack([x, y], dim=-1), padding_mode="border", align_corners=True)
 
 
+class Next(NamedTuple):
+    """A dream's next control step, as :class:`DynamicsNet` has it.
+
+    Attributes:
+        frame: (B, 3, H, W).
+        place: (B, 3) of the hand in it.
+        backdrop: (B, 4, H, W) of the frame before it: colours, and how far they are known, from 0 to 1.
+        covered: (B, 1, H, W) what the arm covers in it, from 0 to 1.
+    """
+
+    frame: Tensor
+    place: Tensor
+    backdrop: Tensor
+    covered: Tensor
+
+
 class DynamicsNet(nn.Module):
     """A U-Net whose coarsest level is a transformer, where the actions enter.
 
     Beside the picture the net keeps the hand's place, as robots' world models keep their proprioception: it predicts
     the next place first, draws the arm there (:class:`~vidvla.nn.arm.ArmNet`), and fits the scene around it.
 
-    The next frame is blended, pixel by pixel, from six: the newest frame moved along a predicted flow (what moves
-    keeps its looks: Finn et al. 2016, arXiv 1605.07157), the same moved as the hand moves in the picture, the anchor
-    and the backdrop (what was hidden shows again as it was), one that is painted, and the arm. The backdrop keeps what
-    was last seen where the arm was not in the way. Actions enter the transformer in the middle by ``concat``, as tokens
-    of its sequence, or by ``cross``, cross-attention of every block (UnifoLM-WMA-0).
+    The next frame has two layers. The arm is in front, but for what the net shows before it (things that are held, or
+    nearer). The scene behind it is blended, pixel by pixel, from five: the newest frame moved along a predicted flow
+    (what moves keeps its looks: Finn et al. 2016, arXiv 1605.07157), the same moved as the hand moves in the picture,
+    the anchor and the backdrop (what was hidden shows again as it was), and one that is painted. The backdrop keeps
+    what was last seen where the arm was not in the way, and where that is. Actions enter the transformer in the middle
+    by ``concat``, as tokens of its sequence, or by ``cross``, cross-attention of every block (UnifoLM-WMA-0).
 
     Args:
         history: frames that are looked at, at least 2.
@@ -61,7 +78,7 @@ class DynamicsNet(nn.Module):
         super().__init__()
         self.history, self.told, self.action_dim, self.entry = history, told, action_dim, entry
         c1, c2, c3, d = width, 3 * width, 6 * width, 10 * width
-        self.enter_64 = nn.Conv2d(3 * (history + 2) + 5, c1, 4, stride=2, padding=1)
+        self.enter_64 = nn.Conv2d(3 * (history + 2) + 6, c1, 4, stride=2, padding=1)
         self.enter_32 = nn.Sequential(nn.SiLU(), nn.Conv2d(c1, c2, 4, stride=2, padding=1), ResBlock(c2))
         self.enter_16 = nn.Sequential(nn.Conv2d(c2, c3, 4, stride=2, padding=1), ResBlock(c3))
         self.enter_8 = nn.Conv2d(c3, d, 4, stride=2, padding=1)
@@ -90,63 +107,74 @@ class DynamicsNet(nn.Module):
         nn.init.zeros_(self.paint.weight)
         assert self.paint.bias is not None
         nn.init.zeros_(self.paint.bias)
-        with torch.no_grad():  # begins with the newest frame as it is
+        with torch.no_grad():  # begins with the newest frame as it is, and the arm before it
             self.paint.bias[4 * 2 : 4 * 3] = 2.0
+            self.paint.bias[4 * 7 : 4 * 8] = -4.0
 
     def forward(
-        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, places: Tensor, targets: Tensor, actions: Tensor,
-        level: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """The next frame (B, 3, H, W), the hand's place in it (B, 3), and the backdrop (B, 3, H, W) of the newest.
+        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, places: Tensor, targets: Tensor,
+        actions: Tensor, level: Tensor, place: Tensor | None = None,
+    ) -> Next:  # fmt: skip
+        """One control step on.
 
         Frames are in [-1, 1] where the net has learned.
 
         Args:
             frames: (B, history, 3, H, W) in [-1, 1], newest last; H and W are multiples of 16.
             anchor: (B, 3, H, W), a true frame of the same scene.
-            backdrop: (B, 3, H, W) that was returned a step ago, or the anchor.
+            backdrop: (B, 4, H, W) that was returned a step ago, or :meth:`behind` the anchor.
+            covered: (B, 1, H, W) that was returned a step ago, or :meth:`covers` of the newest frame.
             places: (B, history, 3) of the hand in each frame, about unit scale.
             targets: (B, 2, 3) where the hand had been sent by the newest frame, and where it is sent now: it lags
                 behind, and how far it still has to go is what it moves by.
             actions: (B, told, A) unit scale, newest first: the first of them leads to the next frame.
             level: (B,) standard deviation of the noise in ``frames``.
+            place: (B, 3) where the hand goes, if that is known (in training: what is drawn is then never blurred to
+                make up for a hand that is a little off).
         """
-        newest, now, place = frames[:, -1], places[:, -1], self.hand(places, targets, actions)
-        drawn = place.detach()
-        covered, arm, covers = self._arms(places, drawn, targets, actions)
-        backdrop = backdrop + (1 - covered) * (newest - backdrop)
-        shape = covers.sigmoid()
+        newest, now = frames[:, -1], places[:, -1]
+        place = self.hand(places, targets, actions).detach() if place is None else place
+        arm, shape = self._arm(place, now, targets[:, 1], actions[:, :-1, -1])
+        backdrop = self.behind(newest, covered, backdrop)
         given = torch.cat([frames.flatten(1, 2), anchor, backdrop, covered, shape * arm, shape], dim=1)
         x_64 = self.enter_64(given)
         x_32 = self.enter_32(x_64)
         x_16 = self.enter_16(x_32)
         x_8 = self.enter_8(x_16)
-        told = torch.cat([place_features(now), place_features(drawn)], dim=1)
+        told = torch.cat([place_features(now), place_features(place)], dim=1)
         x_8 = self._think(x_8, actions, self.place(told), level)
-        before, after = seen_at(now, self.camera), seen_at(drawn, self.camera)
+        before, after = seen_at(now, self.camera), seen_at(place, self.camera)
         x = self.mix_16(torch.cat([self.up_16(x_8), x_16, hand_maps(before, x_16), hand_maps(after, x_16)], dim=1))
         x = self.mix_32(torch.cat([self.up_32(x), x_32, hand_maps(before, x_32), hand_maps(after, x_32)], dim=1))
         x = self.mix_64(torch.cat([self.up_64(x), x_64, hand_maps(before, x_64), hand_maps(after, x_64)], dim=1))
-        flow, blend, painted = F.pixel_shuffle(self.paint(x), 2).split([2, 6, 3], dim=1)
+        flow, blend, front, painted = F.pixel_shuffle(self.paint(x), 2).split([2, 5, 1, 3], dim=1)
         moved = warp(newest, LARGEST_FLOW * flow)
         pixels = torch.tensor(frames.shape[:-3:-1], device=flow.device) - 1
         carried = warp(newest, (0.5 * (before - after) * pixels)[:, :, None, None].expand_as(flow))
-        share = torch.cat([blend[:, :5], blend[:, 5:] + covers], dim=1).softmax(dim=1)
-        sources = (moved, anchor, carried, painted, backdrop, arm)
-        shown = torch.stack([share[:, k : k + 1] * source for k, source in enumerate(sources)]).sum(dim=0)
-        return shown, place, backdrop
+        sources = torch.stack([moved, anchor, carried, painted, backdrop[:, :3]], dim=2)
+        scene = (blend.softmax(dim=1)[:, None] * sources).sum(dim=2)
+        return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), place, backdrop, shape)
 
-    def _arms(self, places: Tensor, place: Tensor, targets: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the arm covers in the newest frame, from 0 to 1; in the next its colours, and a logit of the same."""
-        grips = actions[..., -1]
-        colours, covers = self.arm(
-            torch.cat([places[:, -1], place]),
-            torch.cat([places[:, -2], places[:, -1]]),
-            torch.cat([targets[:, 0], targets[:, 1]]),
-            torch.cat([grips[:, 1:], grips[:, :-1]]),
-        )
-        (before, after), arm = covers.chunk(2), colours.chunk(2)[1]
-        return before.sigmoid(), arm, after
+    def covers(self, places: Tensor, target: Tensor, grips: Tensor) -> Tensor:
+        """What the arm covers in the newest frame, from 0 to 1, (B, 1, H, W).
+
+        Args:
+            places: (B, history, 3), newest last.
+            target: (B, 3) where the hand had been sent by then.
+            grips: (B, told - 1) commands to the gripper up to then, unit scale, newest first.
+        """
+        return self._arm(places[:, -1], places[:, -2], target, grips)[1]
+
+    @staticmethod
+    def behind(frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
+        """What ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and how far that is known."""
+        now = torch.cat([frame, torch.ones_like(covered)], dim=1)
+        return torch.lerp(now, F.pad(frame, (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
+
+    def _arm(self, place: Tensor, before: Tensor, target: Tensor, grips: Tensor) -> tuple[Tensor, Tensor]:
+        """The arm's colours (B, 3, H, W), and what it covers, from 0 to 1, (B, 1, H, W)."""
+        colours, covers = self.arm(place, before, target, grips)
+        return colours, covers.sigmoid()
 
     def _think(self, x: Tensor, actions: Tensor, place: Tensor, level: Tensor) -> Tensor:
         """The transformer over the coarsest level (B, D, h, w) and the actions, for where the hand goes (B, D)."""

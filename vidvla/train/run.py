@@ -119,9 +119,14 @@ def _inner(model: nn.Module) -> nn.Module:
 
 
 def train(family: type[Family], context: Context, device: str = "auto") -> list[str]:
-    """Run the family's missing phases, publish it, and return the names of the phases that ran."""
+    """Run the family's missing phases, publish it, and return the names of the phases that ran.
+
+    Optional phases that were never begun stay so.
+    """
     ran = []
     for phase in family.phases(context.size):
+        if phase.optional and not (context.runs / phase.name).is_dir():
+            continue
         if not is_done(context, phase):
             run_phase(context, phase, device)
             ran.append(phase.name)

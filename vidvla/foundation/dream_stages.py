@@ -1,0 +1,314 @@
+"""What an action-conditioned world model learns, phase by phase: the hand, what stops it, the arm, the scene."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from vidvla import checkpoint
+from vidvla.data.clips import EpisodeStore
+from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch
+from vidvla.families.base import Context
+from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_place
+from vidvla.foundation.stages import WORLD, unit_actions
+from vidvla.nn.arm import HandNet, TouchNet
+from vidvla.nn.dynamics import DynamicsNet
+from vidvla.pixels import to_float, to_uint8
+from vidvla.worlds.base import Frame
+
+HAND, TOUCH, ARM, DREAM = "wma.hand", "wma.touch", "wma.arm", "wma.dream"
+HORIZON = 16
+"""Control steps that a request without actions is dreamed for."""
+MOVED, MOVED_WEIGHT = 0.06, 5.0
+"""A pixel whose colour changes by more than this share of half the range counts so many times."""
+MISREAD = 0.15
+"""Decimetres that the hand is off by in half of the windows: it is read from a picture where dreams begin."""
+ABSOLUTE = 0.3
+"""Weight of the absolute error beside the squared one: blur costs more."""
+
+PRICE = 0.02
+"""Of a pixel that the arm is drawn on, in absolute error: half the range of a pixel is one."""
+
+
+class FeedConfig(BaseModel):
+    """How training meets the model's own mistakes.
+
+    Attributes:
+        steps: following frames of a window; from the second on they are predicted from predicted ones.
+        noise: largest deviation of noise in given frames, of half the range; half of the windows have none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=2, gt=0)
+    noise: float = Field(default=0.1, ge=0)
+
+
+class DreamNet(nn.Module):
+    """A net with its loss over several steps as ``forward`` (one call for every parallel wrapper)."""
+
+    def __init__(self, net: DynamicsNet, feed: FeedConfig) -> None:
+        super().__init__()
+        self.net, self.feed = net, feed
+
+    def forward(self, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Errors of the frames that follow, each fed back as a picture: rounded to uint8, without a gradient."""
+        true, anchor = to_float(batch.frames), to_float(batch.anchor)
+        count, history, device = len(true), self.net.history, true.device
+        noisy = torch.rand(count, generator=generator) < 0.5
+        level = (self.feed.noise * noisy * torch.rand(count, generator=generator)).to(device)
+        where, targets = unit_place(batch.places), unit_place(batch.targets)
+        off = MISREAD * (level > 0)[:, None] * torch.randn((count, 3), generator=generator).to(device)
+        seen, places, led = true[:, :history], where[:, :history] + off[:, None], batch.actions
+        covered = self.net.covers(places, targets[:, 0] + off, led[:, 0, 1:, -1])
+        hands, target = unit_place(batch.anchor_places), unit_place(batch.anchor_target)
+        backdrop = self.net.behind(anchor, self.net.covers(hands, target, batch.anchor_grips))
+        losses, errors = [], []
+        for step in range(led.shape[1]):
+            noise = torch.randn(seen.shape, generator=generator).to(device)
+            given = seen + level[:, None, None, None, None] * noise
+            goes = where[:, history + step]
+            after = self.net(
+                given, anchor, backdrop.detach(), covered, places, targets[:, step : step + 2], led[:, step], level,
+                place=goes,
+            )  # fmt: skip
+            backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
+            before = true[:, history + step - 1]
+            changed = torch.maximum((shown - before).abs(), (seen[:, -1] - shown).abs())
+            weight = 1 + (MOVED_WEIGHT - 1) * (changed.amax(dim=1, keepdim=True) > 2 * MOVED)
+            error = after.frame - shown
+            losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
+            errors.append(error.detach().square().mean())
+            seen = torch.cat([seen[:, 1:], rounded(after.frame)[:, None]], dim=1)
+            places = torch.cat([places[:, 1:], goes[:, None]], dim=1)
+        return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
+
+
+class HandStage:
+    """Learn where the hand goes, without a picture: the net that draws it then knows from its first step on."""
+
+    name = HAND
+
+    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
+        self.context, self.config, self.steps = context, config, steps
+
+    @functools.cached_property
+    def windows(self) -> DreamWindows:
+        return dream_windows(self.context, self.config)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.hand(len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
+
+    def batch(self, size: int, generator: torch.Generator) -> HandBatch:
+        return self.windows.hands(size, self.steps, generator)
+
+    def loss(self, model: nn.Module, batch: HandBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        true, targets, history = unit_place(batch.places), unit_place(batch.targets), self.config.history
+        off = MISREAD * torch.randn((len(true), 1, 3), generator=generator).to(true.device)
+        true, targets = true + off, targets + off
+        places, missed = true[:, :history], []
+        for step in range(self.steps):
+            place = model(places, targets[:, step : step + 2], batch.actions[:, step])
+            missed.append((place - true[:, history + step]).norm(dim=1).mean())
+            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
+        error = torch.stack(missed).mean()
+        return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1]}
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    def preview(self, model: nn.Module) -> None:
+        return None
+
+
+class TouchStage:
+    """Learn what stops the hand, from true frames, on top of what the hand's net has it do where nothing does."""
+
+    name = TOUCH
+
+    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
+        self.context, self.config, self.steps = context, config, steps
+
+    @functools.cached_property
+    def windows(self) -> DreamWindows:
+        return dream_windows(self.context, self.config)
+
+    @functools.cached_property
+    def hand(self) -> HandNet:
+        net = self.config.hand(len(unit_actions().low))
+        checkpoint.load(self.context.weights(HAND)).fill(net, "net")
+        return net.requires_grad_(False)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.touch(len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
+
+    def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
+        return self.windows.batch(size, self.steps, generator)
+
+    def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        frames, anchor, hand = to_float(batch.frames), to_float(batch.anchor), self.hand.to(batch.places.device)
+        off = MISREAD * torch.randn((len(frames), 1, 3), generator=generator).to(frames.device)
+        true, targets, deeps = (unit_place(v) + off for v in (batch.places, batch.targets, batch.deeps))
+        history = self.config.history
+        places, missed, free = true[:, :history], [], []
+        for step in range(self.steps):
+            told = (targets[:, step : step + 2], batch.actions[:, step])
+            place = hand(places, *told)
+            free.append((place.detach() - true[:, history + step]).norm(dim=1).mean())
+            newest = frames[:, history + step - 1]
+            place = model(newest, anchor, place, places, told[0], deeps[:, step : step + 2], told[1])
+            missed.append((place - true[:, history + step]).norm(dim=1).mean())
+            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
+        error = torch.stack(missed).mean()
+        return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1], "without_cm": 10 * free[0]}
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    def preview(self, model: nn.Module) -> None:
+        return None
+
+
+class ArmStage:
+    """Learn how the arm looks, from single frames: what differs from the episode's scene without it is the arm's.
+
+    With the absolute error edges are sharp where the place leaves them a little open; whatever is drawn has a price, so
+    that nothing is drawn without a need.
+    """
+
+    name = ARM
+
+    def __init__(self, context: Context, config: DynamicsConfig) -> None:
+        self.context, self.config = context, config
+
+    @functools.cached_property
+    def windows(self) -> DreamWindows:
+        return dream_windows(self.context, self.config)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.arm()
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
+
+    def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
+        return self.windows.batch(size, 1, generator, plates=True)
+
+    def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        true, behind = to_float(batch.frames[:, -1]), to_float(batch.anchor)
+        places, target, grips = unit_place(batch.places), unit_place(batch.targets[:, -1]), batch.actions[:, 0, :-1, -1]
+        colours, covers = model(places[:, -1], places[:, -2], target, grips)
+        shape = covers.sigmoid()
+        error = shape * colours + (1 - shape) * behind - true
+        drawn, mse = shape.mean(), error.detach().square().mean()
+        return {"loss": error.abs().mean() + PRICE * drawn, "mse": mse, "covers": drawn.detach()}
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module) -> NDArray[np.uint8]:
+        """Eight frames above, and below them the arms alone."""
+        batch = self.batch(8, torch.Generator().manual_seed(0))
+        places, target, grips = unit_place(batch.places), unit_place(batch.targets[:, -1]), batch.actions[:, 0, :-1, -1]
+        device = next(model.parameters()).device
+        given = (value.to(device) for value in (places[:, -1], places[:, -2], target, grips))
+        colours, covers = model(*given)
+        shape = covers.sigmoid()
+        arms = to_uint8(shape * colours + (1 - shape))
+        rows: NDArray[np.uint8] = np.concatenate([batch.frames[:, -1].numpy(), arms], axis=1)
+        return np.concatenate(list(rows), axis=1)
+
+
+def dream_windows(context: Context, config: DynamicsConfig) -> DreamWindows:
+    """Windows of the robot world's recorded episodes."""
+    store = EpisodeStore(context.data / WORLD)
+    return DreamWindows(store, unit_actions().to_unit, config.history, config.told)
+
+
+class DreamStage:
+    """Learn the frames that follow from what the robot does, on episodes of every kind.
+
+    Args:
+        parent: phase whose weights the stage begins with, or None to begin anew, with the hand's alone.
+    """
+
+    def __init__(
+        self, name: str, context: Context, config: DynamicsConfig, feed: FeedConfig, parent: str | None = None
+    ) -> None:
+        self.name, self.context, self.config, self.feed, self.parent = name, context, config, feed, parent
+
+    @functools.cached_property
+    def windows(self) -> DreamWindows:
+        return dream_windows(self.context, self.config)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        start = own or (None if self.parent is None else self.context.weights(self.parent))
+        net = load_dynamics(start, self.config)
+        if start is None:
+            checkpoint.load(self.context.weights(HAND)).fill(net.hand, "net")
+            checkpoint.load(self.context.weights(ARM)).fill(net.arm, "net")
+        # Both are as good as they get, the arm would be half of a step's time, and what few windows say of the hand
+        # ruins what many said.
+        net.arm.requires_grad_(False)
+        net.hand.requires_grad_(False)
+        return DreamNet(net, self.feed)
+
+    def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
+        return self.windows.batch(size, self.feed.steps, generator)
+
+    def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = model(batch, generator)
+        return values
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    @torch.no_grad()
+    def preview(self, model: nn.Module) -> NDArray[np.uint8]:
+        """Six episodes: true frames above, dreamed ones below, every fourth of 16 control steps."""
+        assert isinstance(model, DreamNet)
+        none = np.zeros((0, len(unit_actions().low)), np.float32)
+        long = [e for e in self.windows.store.episodes if e.entry.steps >= HORIZON]
+        rows = []
+        for episode in long[:: max(len(long) // 6, 1)][:6]:
+            unit = unit_actions().to_unit(episode.actions[:HORIZON])
+            dreamer = Dreamer(model.net, None, next(model.parameters()).device, _told(episode.hands[0]))
+            film, _ = dreamer.film(dreamer.begin(np.asarray(episode.frames[:1]), none), unit)
+            times = range(3, HORIZON, 4)
+            rows.append(np.concatenate([episode.frames[0], *(episode.frames[t + 1] for t in times)], axis=1))
+            rows.append(np.concatenate([episode.frames[0], *(film[t] for t in times)], axis=1))
+        return np.concatenate(rows)
+
+
+def _told(place: NDArray[np.float32]) -> Callable[[Frame], NDArray[np.float32]]:
+    """A reader of frames that has been told where the hand is."""
+    return lambda frames: np.repeat(place[None], len(frames), axis=0)
+
+
+def load_touch(folder: Path, config: DynamicsConfig, part: str = "net") -> TouchNet:
+    """The net of a checkpoint folder that says what stops the hand."""
+    net = config.touch(len(unit_actions().low))
+    checkpoint.load(folder).fill(net, part)
+    return net
+
+
+def load_dynamics(folder: Path | None, config: DynamicsConfig) -> DynamicsNet:
+    """The net of a checkpoint folder, or a fresh one."""
+    net = config.net(len(unit_actions().low))
+    if folder is not None:
+        checkpoint.load(folder).fill(net, "net")
+    return net
