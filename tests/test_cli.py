@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vidvla.cli import parse_families, parse_options, parse_seeds, parse_tasks, read_phrasings
+from vidvla.cli import asked_families, parse_families, parse_options, parse_seeds, parse_tasks, read_phrasings
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,3 +80,13 @@ def test_unreadable_pictures_are_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     done = _run("predict", "--image", str(path), "--instruction", "open the door")
     assert done.returncode == 1 and "expected a picture" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_means_all_that_are_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    names, known = list(asked_families("all")), parse_families("all")
+    left = capsys.readouterr().err.strip().splitlines()
+    assert names and [name for name in known if name in names] == names
+    assert [line.split(":")[0] for line in left] == [f"left out {name}" for name in known if name not in names]
+    assert list(asked_families("groot")) == ["groot"]  # whoever asks for one hears why it cannot answer
+    with pytest.raises(ValueError, match="gr2"):
+        asked_families("gr3")

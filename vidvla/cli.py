@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,20 +52,32 @@ def parse_tasks(text: str) -> list[str]:
 
 
 def parse_families(text: str) -> list[str]:
-    """``all`` (that are trained) or names with commas between -> family names; ValueError lists the known ones."""
-    from vidvla.checkpoint import ASSETS
-    from vidvla.registry import families, family, missing
+    """``all`` or names with commas between -> family names; ValueError lists the known ones."""
+    from vidvla.registry import families, family
 
     if text == "all":
-        problems = {name: missing(name, ASSETS / "checkpoints") for name in families()}
-        for name, problem in problems.items():
-            if problem is not None:
-                typer.echo(f"left out {name}: {problem}", err=True)
-        return [name for name, problem in problems.items() if problem is None]
+        return list(families())
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         family(name)
     return names
+
+
+def asked_families(text: str) -> Iterator[str]:
+    """The families of :func:`parse_families`, of ``all`` those that are trained; a word on stderr for the others."""
+    names = parse_families(text)  # now: what follows is done family by family
+    return _trained(names) if text == "all" else iter(names)
+
+
+def _trained(names: list[str]) -> Iterator[str]:
+    from vidvla.checkpoint import ASSETS
+    from vidvla.registry import missing
+
+    for name in names:
+        if (problem := missing(name, ASSETS / "checkpoints")) is None:
+            yield name
+        else:
+            typer.echo(f"left out {name}: {problem}", err=True)
 
 
 def parse_options(texts: list[str]) -> dict[str, float | str]:
@@ -176,7 +189,7 @@ def restore(family: FamilyNames = "all", root: DataFolder = Path()) -> None:
     from vidvla.train.run import default_context
     from vidvla.train.run import restore as run
 
-    for name in parse_families(family):
+    for name in asked_families(family):
         typer.echo(f"{name}: {', '.join(run(find(name), default_context(root)))}")
 
 
@@ -240,7 +253,7 @@ def predict(
     answers: list[dict[str, Any]] = []
     request = Request(frame, said, seed % 2**31, steps, guidance, options=parse_options(options or []))
     service.check(request)
-    for name in parse_families(family):
+    for name in asked_families(family):
         rollout = service.predict(name, request)
         answer: dict[str, Any] = {
             "family": name, "instruction": said, "seconds": rollout.seconds, "times": rollout.times,
@@ -304,7 +317,7 @@ def evaluate(
         rows = _drive_speed(device, out)
     else:
         rows = measure(
-            what, parse_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,
+            what, asked_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,
             phrasings=None if phrasings is None else read_phrasings(phrasings),
             out=out, execute=execute, steps=steps, device=device, command=_command(),
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,7 +246,7 @@ MEASURES = {
 
 def measure(
     what: str,
-    names: Sequence[str],
+    names: Iterable[str],
     tasks: Sequence[str],
     seeds: range | None,
     *,
