@@ -104,6 +104,15 @@ def test_a_target_image_is_shown_until_the_next_one_and_blindness_is_blank() -> 
     assert tuple(acting.pairs(watched_of(()))[5][0, 0]) == acting.NOTHING
 
 
+def test_a_target_image_without_a_film_is_what_was_imagined() -> None:
+    none = np.zeros((0, 32, 32, 3), np.uint8)
+    assert acting.film_of(Rollout(none, (), None))[0] == ()
+    times, frames = acting.film_of(Rollout(none, (), None, target=grey(7), target_time=16))
+    assert times == (16,) and (frames[0] == grey(7)).all()
+    own = Rollout(grey(3)[None], (4,), None, target=grey(7), target_time=4)
+    assert acting.film_of(own)[1][0, 0, 0, 0] == 3
+
+
 @pytest.mark.parametrize(
     ("times", "moments", "imagined"),
     [((4, 8), (8, 12), (108, 104)), (tuple(range(1, 17)), (8, 12), (108, 104)), ((16,), (12, 12), (116, 116))],

@@ -96,6 +96,27 @@ def test_what_the_action_head_reads(service: Service, inspections: dict[str, Ins
     assert fine.shares == rows["gr2"].shares and "mean of their own layers" in fine.said
 
 
+def test_the_target_image_stands_in_for_a_film_that_another_family_dreamed() -> None:
+    aiming = Service(loaded={name: families()[name].tiny() for name in ("groot", "wma")})
+    seen = looking.inspect(aiming, "groot", form())
+    target = aiming.predict("groot", seen.request).target
+    assert seen.times == (0, 16) and target is not None and (seen.pictures[1] == target).all()
+    gaze = looking.from_place(aiming, seen, 1, (0.5, 0.5), None, None)
+    assert len(gaze.shares) == 2 and "on words" in gaze.said
+    read = looking.from_actions(aiming, seen, None, None)  # of its own inputs, by their gradients
+    assert not looking.reads_tokens(seen) and len(read.shares) == 2 and sum(read.shares) == pytest.approx(1)
+
+
+def test_a_chain_of_sub_goals_is_traced_by_gradients() -> None:
+    editing = Service(loaded={"susie": families()["susie"].tiny()})
+    seen = looking.inspect(editing, "susie", form())
+    assert seen.attention is None and seen.times == (0, 8, 16) and "open" in seen.labels
+    row = looking.from_place(editing, seen, 2, (0.5, 0.5), None, None)
+    assert row.maps[0] is not None and row.maps[1:] == (None, None)
+    assert looking.from_word(editing, seen, 1, None, None).maps[0] is None
+    assert len(looking.from_actions(editing, seen, None, None).maps) == 3
+
+
 @pytest.mark.parametrize(("count", "shown", "groups"), [
     (17, 5, [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]), (5, 5, [[0], [1], [2], [3], [4]]),
     (1, 1, [[0]]), (1, 5, [[0]]), (3, 1, [[0, 1, 2]]), (2, 2, [[0], [1]]),

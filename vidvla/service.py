@@ -180,17 +180,20 @@ class Service(Scenes):
 
     def _dreamed(self, rollout: Rollout, request: Request) -> Rollout:
         """``rollout`` with the film that a world model dreams from its actions, or a note on why without."""
-        minds = self.drivable()
-        for info in minds:
-            if info.problem is None:
+        problems = []
+        for info in self.drivable():
+            try:
                 film = self._awake(info.name)(replace(request, actions=rollout.actions))
-                spent, total = film.seconds["total"], rollout.seconds["total"] + film.seconds["total"]
-                return replace(
-                    rollout, frames=film.frames, times=film.times, dreamed_by=info.title,
-                    seconds={**rollout.seconds, "dream": spent, "total": total},
-                )  # fmt: skip
-        said = "".join(f" {info.title}: {info.problem}." for info in minds)
-        return replace(rollout, notes=(*rollout.notes, f"What its actions lead to is not dreamed here.{said}"))
+            except checkpoint.CheckpointError:
+                problems.append(f" {info.title}: {info.problem or 'its weights do not fit'}.")
+                continue
+            spent, total = film.seconds["total"], rollout.seconds["total"] + film.seconds["total"]
+            return replace(
+                rollout, frames=film.frames, times=film.times, dreamed_by=info.title,
+                seconds={**rollout.seconds, "dream": spent, "total": total},
+            )  # fmt: skip
+        said = f"What its actions lead to is not dreamed here.{''.join(problems)}"
+        return replace(rollout, notes=(*rollout.notes, said))
 
     def gradients(self, name: str, request: Request, ask: Callable[[Traced], T]) -> T:
         """What ``ask`` (of :mod:`vidvla.saliency`) finds in a family's answer; ValueError where it has no gradients."""
