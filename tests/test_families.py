@@ -46,7 +46,7 @@ def test_answers_have_the_promised_shapes(member: Family, frame: Frame) -> None:
     assert rollout.seconds["total"] > 0
     assert (rollout.target is not None) == (member.targets is not None)
     assert rollout.target is None or rollout.target.shape == (128, 128, 3)
-    assert rollout.target_time == (None if member.targets is None else int(member.targets.choices[0]))
+    assert rollout.target_time == (None if member.targets is None else int(str(member.targets.default)))
     assert member.targets is None or member.targets in member.controls
     if rollout.actions is not None:
         spec = Service.action_spec

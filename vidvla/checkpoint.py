@@ -47,8 +47,10 @@ class Checkpoint:
             net.load_state_dict(self.part(prefix), strict=True)
         except RuntimeError as error:
             first = str(error).strip().splitlines()[1:2] or [str(error)]
+            said = first[0].strip()  # of many names the first is enough
+            said = said if len(said) <= 120 else f"{said[:120].rsplit(', ', 1)[0]} and more"
             raise CheckpointError(
-                f"expected weights of {prefix!r} that fit {self.folder / CONFIG}, got: {first[0].strip()}"
+                f"expected weights of {prefix!r} that fit {self.folder.name}/{CONFIG}, got: {said}"
             ) from error
 
 

@@ -46,7 +46,7 @@ TARGET, ACT = "groot.target", "groot.act"
 HORIZONS = (16, 8)
 """Control steps ahead that a target image can show; the first is its own choice."""
 HORIZON = Control(
-    "horizon", "Target ahead", str(HORIZONS[0]), choices=tuple(map(str, HORIZONS)),
+    "horizon", "Target ahead", str(HORIZONS[0]), choices=tuple(map(str, sorted(HORIZONS))),
     info="control steps until the scene is to look like the target image",
 )  # fmt: skip
 

@@ -47,7 +47,7 @@ EDIT, REACH = "susie.edit", "susie.reach"
 HORIZONS = (8, 4, 16)
 """Control steps to a sub-goal that can be asked for; the first is its own choice."""
 K = Control(
-    "k", "Sub-goal ahead", str(HORIZONS[0]), choices=tuple(map(str, HORIZONS)),
+    "k", "Sub-goal ahead", str(HORIZONS[0]), choices=tuple(map(str, sorted(HORIZONS))),
     info="control steps k to a sub-goal, and until the next one",
 )  # fmt: skip
 IMAGE_GUIDANCE = Control(
