@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch
+from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch, Moment
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_place
 from vidvla.foundation.stages import WORLD, unit_actions
@@ -30,6 +30,8 @@ MOVED, MOVED_WEIGHT = 0.06, 5.0
 """A pixel whose colour changes by more than this share of half the range counts so many times."""
 MISREAD = 0.15
 """Decimetres that the hand is off by in half of the windows: it is read from a picture where dreams begin."""
+STOPPED = 0.1
+"""Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go."""
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
@@ -132,7 +134,10 @@ class HandStage:
 
 
 class TouchStage:
-    """Learn what stops the hand, from true frames, on top of what the hand's net has it do where nothing does."""
+    """Learn what stops the hand, from true frames, on top of what the hand's net has it do where nothing does.
+
+    It is seldom stopped: half of the windows are drawn around moments where that net is wrong.
+    """
 
     name = TOUCH
 
@@ -149,6 +154,18 @@ class TouchStage:
         checkpoint.load(self.context.weights(HAND)).fill(net, "net")
         return net.requires_grad_(False)
 
+    @functools.cached_property
+    def stopped(self) -> list[Moment]:
+        """Where the hand went elsewhere than its net has it go."""
+        found: list[Moment] = []
+        for episode in self.windows.store.episodes:
+            moves = self.windows.moves(episode)
+            true, targets = unit_place(moves.places), unit_place(moves.targets)
+            place = self.hand(true[:, :-1], targets, moves.actions[:, 0])
+            missed = (place - true[:, -1]).norm(dim=1) > STOPPED
+            found += [(episode, now + 1) for now in missed.nonzero()[:, 0].tolist()]
+        return found
+
     def build(self, own: Path | None = None) -> nn.Module:
         net = self.config.touch(len(unit_actions().low))
         if own is not None:
@@ -156,7 +173,7 @@ class TouchStage:
         return net
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, self.steps, generator)
+        return self.windows.batch(size, self.steps, generator, around=self.stopped)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         frames, anchor, hand = to_float(batch.frames), to_float(batch.anchor), self.hand.to(batch.places.device)
