@@ -100,13 +100,15 @@ step="1" value="{FRESH_SEED}"></label><button type="button" data-do="dice" title
 
 
 def _axes(service: Service) -> str:
-    """One slider an axis, with its unit and limits."""
+    """One slider an axis, with its unit and limits: the robot rests, and its gripper, the last axis, is open."""
     spec, rows = service.action_spec, []
-    for name, unit, low, high in zip(spec.names, spec.units, spec.low, spec.high, strict=True):
+    rest = [(low + high) / 2 for low, high in zip(spec.low, spec.high, strict=True)]
+    rest[-1] = spec.low[-1]
+    for name, unit, low, high, start in zip(spec.names, spec.units, spec.low, spec.high, rest, strict=True):
         rows.append(
             f'<label class="vd-axis"><b>{escape(name)}</b><i>{low:g}</i><input data-axis type="range" '
             f'aria-label="{escape(name)}" min="{low:g}" max="{high:g}" step="{(high - low) / 100:g}" '
-            f'value="{(low + high) / 2:g}"><i>{high:g}</i><output>0</output><small>{escape(unit)}</small></label>'
+            f'value="{start:g}"><i>{high:g}</i><output>{start:g}</output><small>{escape(unit)}</small></label>'
         )
     return "".join(rows)
 
