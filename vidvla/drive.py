@@ -23,7 +23,7 @@ from vidvla.worlds.dream import Mind, Resuming
 LONGEST = 600
 """Control steps of a drive, over its line and its branches."""
 KEPT = 256
-"""Newest dream states that are kept to go back to; one of the shipped world model is 0.4 MB."""
+"""Newest dream states that are kept to go back to; one of the shipped world model is 0.7 MB."""
 BRANCHES = 4
 LONGEST_LOOK = 32
 """Control steps that one question about what would follow may cover."""

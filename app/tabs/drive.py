@@ -29,7 +29,7 @@ from vidvla.steering import MOST_PLANS
 FOLDER = Path(__file__).parent.parent
 SCRIPTS = tuple(FOLDER / name for name in ("drive_view.js", "drive.js", "drive_plan.js", "drive_input.js"))
 """Parts of one script, in their order."""
-FAR = 10
+FAR = 48
 """Steps after which errors have piled up in every dream, as the page says."""
 KEY_SPEED = 3.0
 """Of keys at first, in the unit of the axes."""
@@ -100,13 +100,15 @@ step="1" value="{FRESH_SEED}"></label><button type="button" data-do="dice" title
 
 
 def _axes(service: Service) -> str:
-    """One slider an axis, with its unit and limits."""
+    """One slider an axis, with its unit and limits: the robot rests, and its gripper, the last axis, is open."""
     spec, rows = service.action_spec, []
-    for name, unit, low, high in zip(spec.names, spec.units, spec.low, spec.high, strict=True):
+    rest = [(low + high) / 2 for low, high in zip(spec.low, spec.high, strict=True)]
+    rest[-1] = spec.low[-1]
+    for name, unit, low, high, start in zip(spec.names, spec.units, spec.low, spec.high, rest, strict=True):
         rows.append(
             f'<label class="vd-axis"><b>{escape(name)}</b><i>{low:g}</i><input data-axis type="range" '
             f'aria-label="{escape(name)}" min="{low:g}" max="{high:g}" step="{(high - low) / 100:g}" '
-            f'value="{(low + high) / 2:g}"><i>{high:g}</i><output>0</output><small>{escape(unit)}</small></label>'
+            f'value="{start:g}"><i>{high:g}</i><output>{start:g}</output><small>{escape(unit)}</small></label>'
         )
     return "".join(rows)
 
@@ -218,8 +220,8 @@ shown</span></div><div class="vd-ask"><label>A <select data-a>{_options(moves)}<
 <a data-export="npz" class="vd-link">npz</a><label class="vd-link">Load actions<input data-actions type="file"
 accept=".npz,.npy,.json,.csv" hidden></label></div>
 <p class="vv-scope">The npz holds the frames, the truth and the actions; it can be loaded again, as can rows of x, y, z,
-gripper in JSON or CSV. Dreams drift: after about {FAR} steps their
-pictures blur, and the arm is often not where they show it.</p></div></div></section>"""
+gripper in JSON or CSV. Dreams drift: what is pushed or carried
+may stay behind, and what stops the hand is guessed.</p></div></div></section>"""
 
 
 def build(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +78,10 @@ class DreamBatch:
         return DreamBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
+Moment = tuple[StoredEpisode, int]
+"""A frame of an episode."""
+
+
 class DreamWindows:
     """Windows of one recorded folder, of episodes of every kind: a world model has to know what failure looks like.
 
@@ -93,15 +98,22 @@ class DreamWindows:
             {id(e): sent(e.hands[0], to_unit(e.actions), reach) for e in store.episodes} for reach in (REACH, DEEP)
         )
 
-    def batch(self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False) -> DreamBatch:
+    def batch(
+        self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False,
+        around: Sequence[Moment] = (),
+    ) -> DreamBatch:  # fmt: skip
         """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone.
 
         Args:
             plates: give episodes' :meth:`plate` as anchors.
+            around: half of the windows have one of these among their following frames.
         """
         rows = []
         for _ in range(size):
             episode, now = self._place(steps, generator)
+            if around and draw(generator, 2):
+                episode, moment = around[draw(generator, len(around))]
+                now = min(max(moment - 1 - draw(generator, steps), 0), max(episode.entry.steps - steps, 0))
             earlier = draw(generator, now + 1)
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
             places, targets, _, actions = self._moves(episode, earlier, 1)
@@ -113,6 +125,11 @@ class DreamWindows:
     def hands(self, size: int, steps: int, generator: torch.Generator) -> HandBatch:
         """The same without pictures: many at once cost nothing."""
         rows = [self._moves(*self._place(steps, generator), steps) for _ in range(size)]
+        return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+
+    def moves(self, episode: StoredEpisode) -> HandBatch:
+        """All steps of an episode, each as a window with one following frame."""
+        rows = [self._moves(episode, now, 1) for now in range(episode.entry.steps)]
         return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
     def plate(self, episode: StoredEpisode) -> Frame:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch
+from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch, Moment
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_place
 from vidvla.foundation.stages import WORLD, unit_actions
-from vidvla.nn.arm import HandNet, TouchNet
+from vidvla.nn.arm import HandNet, TouchNet, seen_at
 from vidvla.nn.dynamics import DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.worlds.base import Frame
@@ -30,6 +30,8 @@ MOVED, MOVED_WEIGHT = 0.06, 5.0
 """A pixel whose colour changes by more than this share of half the range counts so many times."""
 MISREAD = 0.15
 """Decimetres that the hand is off by in half of the windows: it is read from a picture where dreams begin."""
+STOPPED = 0.1
+"""Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go."""
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
@@ -132,7 +134,10 @@ class HandStage:
 
 
 class TouchStage:
-    """Learn what stops the hand, from true frames, on top of what the hand's net has it do where nothing does."""
+    """Learn what stops the hand, from episodes' plates, on top of what the hand's net has it do where nothing does.
+
+    It is seldom stopped: half of the windows are drawn around moments where that net is wrong.
+    """
 
     name = TOUCH
 
@@ -149,6 +154,18 @@ class TouchStage:
         checkpoint.load(self.context.weights(HAND)).fill(net, "net")
         return net.requires_grad_(False)
 
+    @functools.cached_property
+    def stopped(self) -> list[Moment]:
+        """Where the hand went elsewhere than its net has it go."""
+        found: list[Moment] = []
+        for episode in self.windows.store.episodes:
+            moves = self.windows.moves(episode)
+            true, targets = unit_place(moves.places), unit_place(moves.targets)
+            place = self.hand(true[:, :-1], targets, moves.actions[:, 0])
+            missed = (place - true[:, -1]).norm(dim=1) > STOPPED
+            found += [(episode, now + 1) for now in missed.nonzero()[:, 0].tolist()]
+        return found
+
     def build(self, own: Path | None = None) -> nn.Module:
         net = self.config.touch(len(unit_actions().low))
         if own is not None:
@@ -156,20 +173,21 @@ class TouchStage:
         return net
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, self.steps, generator)
+        return self.windows.batch(size, self.steps, generator, plates=True, around=self.stopped)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        frames, anchor, hand = to_float(batch.frames), to_float(batch.anchor), self.hand.to(batch.places.device)
-        off = MISREAD * torch.randn((len(frames), 1, 3), generator=generator).to(frames.device)
+        plate, hand = to_float(batch.anchor), self.hand.to(batch.places.device)
+        off = MISREAD * torch.randn((len(plate), 1, 3), generator=generator).to(plate.device)
         true, targets, deeps = (unit_place(v) + off for v in (batch.places, batch.targets, batch.deeps))
         history = self.config.history
+        known = _free(seen_at(true[:, 0], model.camera), plate, generator)
+        backdrop = torch.cat([plate, known], dim=1)
         places, missed, free = true[:, :history], [], []
         for step in range(self.steps):
             told = (targets[:, step : step + 2], batch.actions[:, step])
             place = hand(places, *told)
             free.append((place.detach() - true[:, history + step]).norm(dim=1).mean())
-            newest = frames[:, history + step - 1]
-            place = model(newest, anchor, place, places, told[0], deeps[:, step : step + 2], told[1])
+            place = model(backdrop, place, places, told[0], deeps[:, step : step + 2], told[1])
             missed.append((place - true[:, history + step]).norm(dim=1).mean())
             places = torch.cat([places[:, 1:], place[:, None]], dim=1)
         error = torch.stack(missed).mean()
@@ -292,6 +310,22 @@ class DreamStage:
             rows.append(np.concatenate([episode.frames[0], *(episode.frames[t + 1] for t in times)], axis=1))
             rows.append(np.concatenate([episode.frames[0], *(film[t] for t in times)], axis=1))
         return np.concatenate(rows)
+
+
+def _free(hand: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """What an arm leaves free of a picture, from 0 to 1, (B, 1, H, W): half of the time it hides a box above its hand.
+
+    Args:
+        hand: (B, 2) where it is seen, x and y from -1 to 1.
+        like: (B, C, H, W) of the size of the picture.
+    """
+    count, (height, width) = len(like), like.shape[-2:]
+    chance = torch.rand((count, 4), generator=generator).to(like.device)[..., None, None]
+    xs = torch.linspace(-1, 1, width, device=like.device)
+    ys = torch.linspace(-1, 1, height, device=like.device)[:, None]
+    x, y = hand[:, 0, None, None] + 0.4 * (chance[:, 0] - 0.5), hand[:, 1, None, None] + 0.3 * chance[:, 1]
+    hidden = ((xs - x).abs() < 0.05 + 0.15 * chance[:, 2]) & (ys < y) & (chance[:, 3] < 0.5)
+    return (~hidden)[:, None].float()
 
 
 def _told(place: NDArray[np.float32]) -> Callable[[Frame], NDArray[np.float32]]:

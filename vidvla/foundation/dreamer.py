@@ -188,7 +188,8 @@ class Dreamer:
         targets, deeps = torch.stack([state.target, target], dim=1), torch.stack([state.deep, deep], dim=1)
         place = self.net.hand(state.places, targets, led)
         if self.touch is not None:
-            place = self.touch(state.frames[:, -1], state.anchor, place, state.places, targets, deeps, led)
+            scene = self.net.behind(state.frames[:, -1], state.covered, state.backdrop)
+            place = self.touch(scene, place, state.places, targets, deeps, led)
         after = self.net(
             frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level, place=place
         )

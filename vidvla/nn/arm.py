@@ -79,7 +79,9 @@ class HandNet(nn.Module):
 
 
 class TouchNet(nn.Module):
-    """What stops the hand: corrects where :class:`HandNet` has it go by what is seen around it, and by the scene.
+    """What stops the hand: corrects where :class:`HandNet` has it go by what stands around it, and by the scene.
+
+    It is shown the scene without the arm: an arm that is seen where it truly is would tell what a dream cannot know.
 
     Args:
         told: actions that are told, newest first.
@@ -98,32 +100,32 @@ class TouchNet(nn.Module):
         ys, xs = torch.meshgrid(line, line, indexing="ij")
         self.register_buffer("around", torch.stack([xs, ys], dim=-1), persistent=False)
         self.look = nn.Sequential(
-            nn.Conv2d(3, 16, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(4, 16, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(32, 48, 4, stride=2, padding=1), nn.SiLU(), nn.Flatten(),
         )  # fmt: skip
-        self.scene = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.Linear(3 * 16**2, 64), nn.SiLU())
+        self.scene = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.Linear(4 * 16**2, 64), nn.SiLU())
         seen, moves = 48 * (len(line) // 8) ** 2 + 64, 5 * 3 + told * action_dim + 3 + 2
         self.layers = nn.Sequential(
             nn.Linear(seen + moves, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 3)
         )
 
     def forward(
-        self, newest: Tensor, anchor: Tensor, place: Tensor, places: Tensor, targets: Tensor, deeps: Tensor,
-        actions: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self, backdrop: Tensor, place: Tensor, places: Tensor, targets: Tensor, deeps: Tensor, actions: Tensor
+    ) -> Tensor:
         """Where the hand goes (B, 3).
 
         Args:
-            newest, anchor: (B, 3, H, W) in [-1, 1].
+            backdrop: (B, 4, H, W) the scene in [-1, 1], and how far it is known, from 0 to 1.
             place: (B, 3) where it would go if nothing were in the way.
             places, targets, actions: as those of :class:`HandNet`.
             deeps: (B, 2, 3) targets where the hand may be sent deeper.
         """
         now = places[:, -1]
         crop = seen_at(now.detach(), self.camera)[:, None, None] + self.around
-        seen = F.grid_sample(newest, crop, padding_mode="border", align_corners=False)
+        scene = torch.cat([backdrop[:, :3] * backdrop[:, 3:], backdrop[:, 3:]], dim=1)
+        seen = F.grid_sample(scene, crop, padding_mode="border", align_corners=False)
         moves = [motion(places, targets, actions), place - now, deeps[..., 2] - now[:, 2:]]
-        return place + self.layers(torch.cat([self.look(seen), self.scene(anchor), *moves], dim=1))
+        return place + self.layers(torch.cat([self.look(seen), self.scene(scene), *moves], dim=1))
 
 
 class Level(nn.Module):
