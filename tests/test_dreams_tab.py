@@ -182,7 +182,7 @@ def test_bad_questions_touch_the_message_alone(service: Service, change: dict[st
 
 def test_missing_weights_judges_and_simulators_are_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Service(tmp_path)
-    with pytest.raises(ValueError, match="trained checkpoint"):
+    with pytest.raises(ValueError, match="trained weights"):
         next(bare.evaluate("baseline", "wma", "door-open", 0))
     with gr.Blocks():
         assert dreams._build_live(bare, bare.families(), 4) is None
