@@ -16,7 +16,7 @@ from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch, Moment
 from vidvla.families.base import Context
-from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_place
+from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_camera, unit_place
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.arm import HandNet, TouchNet, seen_at
 from vidvla.nn.dynamics import DynamicsNet
@@ -180,7 +180,7 @@ class TouchStage:
         off = MISREAD * torch.randn((len(plate), 1, 3), generator=generator).to(plate.device)
         true, targets, deeps = (unit_place(v) + off for v in (batch.places, batch.targets, batch.deeps))
         history = self.config.history
-        known = _free(seen_at(true[:, 0], model.camera), plate, generator)
+        known = _free(seen_at(true[:, 0], torch.tensor(unit_camera(), device=plate.device)), plate, generator)
         backdrop = torch.cat([plate, known], dim=1)
         places, missed, free = true[:, :history], [], []
         for step in range(self.steps):
