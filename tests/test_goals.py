@@ -23,7 +23,6 @@ from vidvla.nn.heads import HEADS, make_head
 from vidvla.saliency import action_saliency
 from vidvla.service import Service
 from vidvla.text import TEXT_DIM, TextTokens
-from vidvla.train.run import train
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
 
@@ -209,21 +208,10 @@ def test_heads_without_weights_are_not_offered_and_say_how_to_train_them(frame: 
     member = Gr2.tiny()
     alone = Gr2(member.model, member.scale)
     assert trained_heads(alone) == () and Gr2.offered({}) == alone.controls
-    two = Gr2(member.model, member.scale, {"flow": member.trained["flow"]})
-    assert trained_heads(two) == ("joint", "flow")
-    assert Gr2.offered({"heads": ["joint", "flow"]}) == two.controls
+    assert Gr2.offered({"head": {}}) == member.controls
     asked = Request(frame, "open the door", options={"gr2.head": "bins"})
-    with pytest.raises(ValueError, match=r"among joint, flow; got 'bins' .*--phase gr2\.head\.bins.*publish gr2"):
-        Service(loaded={"gr2": two}).predict("gr2", asked)
-
-
-def test_heads_are_trained_where_asked_for_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context, ran = Context(tmp_path, tmp_path, tmp_path), list[str]()
-    monkeypatch.setattr("vidvla.train.run.run_phase", lambda context, phase, device: ran.append(phase.name))
-    monkeypatch.setattr(Gr2, "publish", lambda context: None)
-    assert train(Gr2, context) == ran and ran[-1] == "gr2.joint"
-    (tmp_path / "gr2.head.flow").mkdir()
-    assert train(Gr2, context)[-2:] == ["gr2.joint", "gr2.head.flow"]
+    with pytest.raises(ValueError, match=r"among joint; got 'bins' .*--phase gr2\.heads.*publish gr2"):
+        Service(loaded={"gr2": alone}).predict("gr2", asked)
 
 
 def test_actions_without_a_film_are_dreamed(frame: Frame) -> None:

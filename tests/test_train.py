@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,23 @@ def film_phase(robot_stage: FilmStage) -> Callable[..., Phase]:
         return Phase(name, stage, config, (parent,) if parent else ())
 
     return make
+
+
+def test_optional_phases_run_where_they_were_begun(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:
+    class Small(BehaviourCloning):
+        @classmethod
+        def phases(cls, size: str = "small") -> list[Phase]:
+            return [film_phase("a.net", 1), replace(film_phase("a.extra", 1), optional=True)]
+
+        @classmethod
+        def publish(cls, context: Context) -> None:
+            checkpoint.save(context.checkpoints / "a", {}, {})
+
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    assert train(Small, context, device="cpu") == ["a.net"]
+    (context.runs / "a.extra").mkdir()
+    assert train(Small, context, device="cpu") == ["a.extra"]
+    assert train(Small, context, device="cpu") == []
 
 
 def _record(context: Context, name: str) -> dict[str, Any]:

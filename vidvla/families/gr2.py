@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -48,8 +48,8 @@ from vidvla.train.loop import TrainConfig
 from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 JOINT = "gr2.joint"
-HEAD = "gr2.head."
-"""Phases of the heads that are trained afterwards, one a kind."""
+HEADS_PHASE = "gr2.heads"
+"""The phase that trains the other heads, all of them on the same hidden states of the same windows."""
 JOINT_HEAD = "joint"
 """The head that is trained with the film, and answers unless another one is asked for."""
 FIRST, LAST = "first step", "last step"
@@ -73,9 +73,26 @@ class HeadConfig(BaseModel):
     n_layers: int = Field(default=1, gt=0)
     n_heads: int = Field(default=2, gt=0)
 
-    def head(self, kind: str, sizes: BackboneConfig, action_dim: int) -> ActionHead:
-        """A fresh head over the film net's hidden states."""
-        return make_head(kind, 2 * sizes.d_model, action_dim, **self.model_dump())
+    def net(self, sizes: BackboneConfig, action_dim: int) -> ActionHeads:
+        """Fresh heads of every kind over the film net's hidden states."""
+        made = {kind: make_head(kind, 2 * sizes.d_model, action_dim, **self.model_dump()) for kind in HEADS}
+        return ActionHeads(made)
+
+
+class ActionHeads(nn.Module):
+    """Heads of several kinds that read the same features and know nothing of each other."""
+
+    def __init__(self, heads: Mapping[str, ActionHead]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, features: Tensor, actions: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses (B, N) of the actions (B, N, A) of unit scale, by the head's kind."""
+        return {kind: head(features, actions, generator) for kind, head in self.heads.items()}
+
+    def sample(self, kind: str, features: Tensor, generator: torch.Generator) -> Tensor:
+        """Actions (B, N, A) in [-1, 1] of one head."""
+        return cast(ActionHead, self.heads[kind]).sample(features, generator)
 
 
 def read_steps(net: VideoActionDiT, hidden: Hidden) -> Tensor:
@@ -84,18 +101,19 @@ def read_steps(net: VideoActionDiT, hidden: Hidden) -> Tensor:
 
 
 class HeadStage:
-    """Learn a head of one kind on the hidden states of the finished net, which stays as it is.
+    """Learn heads of every kind on the hidden states of the finished net, which stays as it is.
 
     Args:
         spec: how windows are cut.
         start: the finished net.
     """
 
+    name = HEADS_PHASE
+
     def __init__(
-        self, kind: str, context: Context, config: HeadConfig, spec: WindowSpec, start: Callable[[], VideoActionDiT]
+        self, context: Context, config: HeadConfig, spec: WindowSpec, start: Callable[[], VideoActionDiT]
     ) -> None:
-        self.name, self.kind, self.context, self.config, self.spec = HEAD + kind, kind, context, config, spec
-        self.start = start
+        self.context, self.config, self.spec, self.start = context, config, spec, start
 
     @functools.cached_property
     def data(self) -> FilmData:
@@ -106,10 +124,10 @@ class HeadStage:
         return self.start().eval().requires_grad_(False)
 
     def build(self, own: Path | None = None) -> nn.Module:
-        head = self.config.head(self.kind, backbone_config(self.context.size), len(unit_actions().low))
+        heads = self.config.net(backbone_config(self.context.size), len(unit_actions().low))
         if own is not None:
-            checkpoint.load(own).fill(head, "net")
-        return head
+            checkpoint.load(own).fill(heads, "net")
+        return heads
 
     def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
         return self.data.batch(size, self.spec, generator)
@@ -119,8 +137,10 @@ class HeadStage:
         with torch.no_grad():  # as in use: the hidden states behind the first denoising step
             step = next(denoise(net, scene, batch.times, steps=1, generator=generator))
             features = read_steps(net, step.hidden)
-        error, mask = model(features, batch.actions.flatten(1, 2), generator), batch.action_mask.flatten(1, 2)
-        return {"loss": (error * mask).sum() / mask.sum().clamp(min=1)}
+        mask = batch.action_mask.flatten(1, 2)
+        errors = model(features, batch.actions.flatten(1, 2), generator)
+        losses = {kind: (error * mask).sum() / mask.sum().clamp(min=1) for kind, error in errors.items()}
+        return {"loss": torch.stack(list(losses.values())).sum(), **{k: v.detach() for k, v in losses.items()}}
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {WORLD}": len(self.data.episodes)}
@@ -141,11 +161,11 @@ class Gr2(Family):
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = True
     controls: tuple[Control, ...] = (GUIDANCE, READ, CHOSEN)
-    published: ClassVar[dict[str, str]] = {"net": JOINT} | {f"head_{kind}": HEAD + kind for kind in HEADS}
+    published: ClassVar[dict[str, str]] = {"net": JOINT, "heads": HEADS_PHASE}
 
-    def __init__(self, model: FilmModel, scale: ActionScale, trained: Mapping[str, ActionHead] | None = None) -> None:
-        self.model, self.scale, self.trained = model, scale, trained or {}
-        self.controls = self.offered({"heads": [JOINT_HEAD, *self.trained]})
+    def __init__(self, model: FilmModel, scale: ActionScale, heads: ActionHeads | None = None) -> None:
+        self.model, self.scale, self.heads = model, scale, heads
+        self.controls = self.offered({} if heads is None else {"head": {}})
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
@@ -162,33 +182,29 @@ class Gr2(Family):
 
         plain, sizes = replace(spec, drop_text=0.0), HeadConfig(**config["head"])
 
-        def head(kind: str) -> Phase:
-            def stage(context: Context) -> HeadStage:
-                return HeadStage(
-                    kind, context, sizes, plain,
-                    lambda: load_net(context.weights(JOINT), model, len(unit_actions().low)),
-                )  # fmt: skip
+        def heads(context: Context) -> HeadStage:
+            start = functools.partial(load_net, context.weights(JOINT), model, len(unit_actions().low))
+            return HeadStage(context, sizes, plain, start)
 
-            return Phase(HEAD + kind, stage, TrainConfig(**config["train"]["head"]), (CODEC, JOINT), optional=True)
-
-        film = TrainConfig(**config["train"]["joint"])
-        return [*backbone_phases(size), Phase(JOINT, joint, film, (CODEC, FILM)), *map(head, HEADS)]
+        plans = {name: TrainConfig(**plan) for name, plan in config["train"].items()}
+        return [
+            *backbone_phases(size),
+            Phase(JOINT, joint, plans["joint"], (CODEC, FILM)),
+            Phase(HEADS_PHASE, heads, plans["heads"], (CODEC, JOINT), optional=True),
+        ]
 
     @classmethod
     def publish(cls, context: Context) -> None:
         scale, sizes = unit_actions(), backbone_config(context.size)
-        head = HeadConfig(**read_config(cls.name, context.size)["head"])
         nets: dict[str, nn.Module] = {"net": load_net(context.weights(JOINT), sizes, len(scale.low))}
-        trained = [kind for kind in HEADS if (context.weights(HEAD + kind) / checkpoint.WEIGHTS).is_file()]
-        for kind in trained:
-            net = head.head(kind, sizes, len(scale.low))
-            checkpoint.load(context.weights(HEAD + kind)).fill(net, "net")
-            nets[f"head_{kind}"] = net
-        config = context.description(
-            cls.name, WORLD, [CODEC, PHYSICS, FILM, JOINT, *(HEAD + kind for kind in trained)],
-            model=sizes.model_dump(), actions=scale.saved(), head=head.model_dump(), heads=[JOINT_HEAD, *trained],
-        )  # fmt: skip
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, config)
+        phases, parts = [CODEC, PHYSICS, FILM, JOINT], {"model": sizes.model_dump(), "actions": scale.saved()}
+        if (context.weights(HEADS_PHASE) / checkpoint.WEIGHTS).is_file():
+            sizes_of_heads = HeadConfig(**read_config(cls.name, context.size)["head"])
+            nets["heads"] = sizes_of_heads.net(sizes, len(scale.low))
+            checkpoint.load(context.weights(HEADS_PHASE)).fill(nets["heads"], "net")
+            phases, parts = [*phases, HEADS_PHASE], parts | {"head": sizes_of_heads.model_dump()}
+        described = context.description(cls.name, WORLD, phases, **parts)
+        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, described)
         publish_codec(context)
 
     @classmethod
@@ -198,41 +214,39 @@ class Gr2(Family):
         config, sizes = saved.config, BackboneConfig(**saved.config["model"])
         scale = ActionScale(**config["actions"])
         net = load_net(folder, sizes, len(scale.low)).eval().to(device)
-        trained = {}
-        for kind in config.get("heads", [JOINT_HEAD])[1:]:
-            head = HeadConfig(**config["head"]).head(kind, sizes, len(scale.low))
-            saved.fill(head, f"head_{kind}")
-            trained[kind] = head.eval().to(device)
-        family = cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale, trained)
+        heads = None
+        if "head" in config:
+            heads = HeadConfig(**config["head"]).net(sizes, len(scale.low))
+            saved.fill(heads, "heads")
+            heads.eval().to(device)
+        family = cls(FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device), scale, heads)
         # figures are of its own head: what the others cost is no part of it
-        family.records = tuple(record for record in config["trained"] if not record["phase"].startswith(HEAD))
+        family.records = tuple(record for record in config["trained"] if record["phase"] != HEADS_PHASE)
         return family
 
     @classmethod
     def tiny(cls) -> Gr2:
         sizes, scale = BackboneConfig(), unit_actions()
         codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
-        heads = {kind: HeadConfig().head(kind, sizes, len(scale.low)).eval() for kind in HEADS}
+        heads = HeadConfig().net(sizes, len(scale.low)).eval()
         return cls(FilmModel(codec, sizes.net(len(scale.low)).eval(), sizes, torch.device("cpu")), scale, heads)
 
     def nets(self) -> dict[str, nn.Module]:
-        heads = {f"head_{kind}": head for kind, head in self.trained.items()}
-        return {"codec": self.model.codec, "net": self.model.net, **heads}
+        nets = {"codec": self.model.codec, "net": self.model.net}
+        return nets if self.heads is None else nets | {"heads": self.heads}
 
     @classmethod
     def offered(cls, config: Mapping[str, Any]) -> tuple[Control, ...]:
-        """Of the action heads those that were trained; where that is one alone there is nothing to choose."""
-        others = tuple(control for control in cls.controls if control is not CHOSEN)
-        heads = tuple(config.get("heads", (JOINT_HEAD,)))
-        return (*others, replace(CHOSEN, choices=heads)) if len(heads) > 1 else others
+        """Which action head answers, where others than its own were trained."""
+        return tuple(control for control in cls.controls if control is not CHOSEN or "head" in config)
 
     def _asked(self, request: Request) -> str:
         """The head that a request asks for; ValueError where it is unknown or not trained."""
         kind = str(self.option(request, CHOSEN.name))
-        if kind not in (known := (JOINT_HEAD, *self.trained)):
+        if kind not in (known := (JOINT_HEAD, *(HEADS if self.heads is not None else ()))):
             raise ValueError(
                 f"expected a trained action head of {self.title} among {', '.join(known)}; got {kind!r}"
-                f" (run: vidvla train {self.name} --phase {HEAD}{kind}, then: vidvla publish {self.name})"
+                f" (run: vidvla train {self.name} --phase {HEADS_PHASE}, then: vidvla publish {self.name})"
             )
         return kind
 
@@ -255,10 +269,10 @@ class Gr2(Family):
 
     def _actions(self, hidden: Hidden, kind: str, seed: int) -> NDArray[np.float32]:
         net = self.model.net
-        if kind == JOINT_HEAD:
+        if self.heads is None or kind == JOINT_HEAD:
             unit = net.act(hidden).flatten(1, 2)
         else:
-            unit = self.trained[kind].sample(read_steps(net, hidden), torch.Generator().manual_seed(seed))
+            unit = self.heads.sample(kind, read_steps(net, hidden), torch.Generator().manual_seed(seed))
         return self.scale.to_world(unit[0].float().cpu().numpy())
 
     @torch.no_grad()
