@@ -12,7 +12,6 @@ import torch
 from vidvla import checkpoint, registry
 from vidvla.data.films import FilmBatch
 from vidvla.eval.targets import trained_heads
-from vidvla.families.base import Context
 from vidvla.families.gr2 import Gr2
 from vidvla.families.groot import Groot
 from vidvla.families.susie import Susie, edit_net, load_editor
