@@ -71,11 +71,11 @@ def test_dropped_images_show_nothing_and_the_loss_still_learns(films: FilmBatch)
 
 def test_an_editor_begins_with_a_film_nets_weights(tmp_path: Path, films: FilmBatch) -> None:
     film = one_frame(SIZES).net()
-    checkpoint.save(tmp_path, {"net": film}, {}, half=False)
+    checkpoint.save(tmp_path, {"net": film}, {}, bits=32)
     editor = load_editor(tmp_path, SIZES)
     same = film.state_dict()
     assert all(torch.equal(value, same[name]) for name, value in editor.state_dict().items() if ".cross" not in name)
-    checkpoint.save(tmp_path, {"net": editor}, {}, half=False)
+    checkpoint.save(tmp_path, {"net": editor}, {}, bits=32)
     again = load_editor(tmp_path, SIZES)
     assert all(torch.equal(value, editor.state_dict()[name]) for name, value in again.state_dict().items())
 

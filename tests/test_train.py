@@ -244,7 +244,7 @@ def test_published_weights_are_trained_on_elsewhere(tmp_path: Path, robot_data: 
             net = BcNet(BcConfig(), 4)
             checkpoint.load(context.weights("bc.clone")).fill(net, "net")
             config = context.description("bc", "metaworld", ["bc.clone"], model={}, actions=unit_actions().saved())
-            checkpoint.save(context.checkpoints / "bc-metaworld", {"net": net}, config, half=False)
+            checkpoint.save(context.checkpoints / "bc-metaworld", {"net": net}, config, bits=32)
 
     here = Context(robot_data.parent, tmp_path / "here", tmp_path / "published")
     there = Context(robot_data.parent, tmp_path / "there", tmp_path / "published")
@@ -264,6 +264,22 @@ def test_published_weights_are_trained_on_elsewhere(tmp_path: Path, robot_data: 
     moved = checkpoint.load(there.weights("bc.clone")).tensors["net.head.0.weight"]
     restored = checkpoint.load(here.weights("bc.clone")).tensors["net.head.0.weight"]
     assert 0 < (moved - restored).abs().max() < 0.02 and restored.abs().max() > 0.02
+
+
+@pytest.mark.parametrize(("bits", "bytes_kept"), [(32, 4), (16, 2), (8, 1)])
+def test_weights_are_kept_in_as_many_bits_as_asked(tmp_path: Path, bits: int, bytes_kept: int) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3), torch.nn.Linear(64, 4))
+    checkpoint.save(tmp_path, {"net": net}, {}, bits=bits)
+    large = net[0].weight.numel()
+    assert large * bytes_kept < (tmp_path / checkpoint.WEIGHTS).stat().st_size < large * bytes_kept + 4096
+    again = torch.nn.Sequential(torch.nn.Conv2d(32, 64, 3), torch.nn.Linear(64, 4))
+    checkpoint.load(tmp_path).fill(again, "net")
+    for (name, value), read in zip(net.state_dict().items(), again.state_dict().values(), strict=True):
+        rows = value.flatten(1) if value.dim() > 1 else value[:, None]
+        step = rows.abs().amax(dim=1) / {32: 2**24, 16: 2**10, 8: 2 * 127}[bits]
+        assert ((rows - read.view_as(rows)).abs() <= 1.01 * step[:, None]).all(), name
+    small = (net[1].weight - again[1].weight).abs().max()
+    assert small <= net[1].weight.abs().max() / 2**10
 
 
 SIZES = BackboneConfig(latent_channels=8)

@@ -17,6 +17,10 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 """Shipped weights, figures and samples of a source checkout."""
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+LARGE = 4096
+"""Numbers in a matrix from which on it is worth a scale for each of its rows."""
+SCALE = ":scale"
+"""Ends the names of these scales in a file; no weight's name has a colon."""
 
 
 class CheckpointError(ValueError):
@@ -54,14 +58,44 @@ class Checkpoint:
             ) from error
 
 
-def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], half: bool = True) -> None:
-    """Write ``nets`` by name and ``config`` into ``folder``; fp16 where ``half``, whole or not at all."""
+def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], bits: int = 16) -> None:
+    """Write ``nets`` by name and ``config`` into ``folder``, whole or not at all.
+
+    Args:
+        bits: of a weight: 32, 16 (fp16), or 8 (whole numbers in the large matrices, with a scale for each of their
+            rows, and fp16 elsewhere).
+    """
     tensors = {}
     for prefix, net in nets.items():
         for name, value in net.state_dict().items():
-            kept = value.detach().cpu().contiguous()
-            tensors[f"{prefix}.{name}"] = kept.half() if half and kept.is_floating_point() else kept
+            kept, full = value.detach().cpu().contiguous(), f"{prefix}.{name}"
+            if bits == 32 or not kept.is_floating_point():
+                tensors[full] = kept
+            elif bits == 8 and kept.dim() > 1 and kept.numel() >= LARGE:
+                tensors[full], tensors[f"{full}{SCALE}"] = _to_rows(kept)
+            else:
+                tensors[full] = kept.half()
     write(folder, tensors, config)
+
+
+def _to_rows(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Any (R, ...) -> int8 of the same shape, and the scale (R,) of its rows."""
+    rows = value.float().flatten(1)
+    scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-12)
+    return (rows / scale[:, None]).round().to(torch.int8).view_as(value), scale
+
+
+def _from_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as they are in a file -> in float32, rows with their scales put together."""
+    found = {}
+    for name, value in tensors.items():
+        if name.endswith(SCALE):
+            continue
+        scale = tensors.get(f"{name}{SCALE}")
+        if scale is not None:
+            value = (value.flatten(1).float() * scale[:, None]).view(value.shape)
+        found[name] = value.float() if value.is_floating_point() else value
+    return found
 
 
 def write(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
@@ -88,7 +122,7 @@ def load(folder: Path) -> Checkpoint:
         tensors = load_file(weights_path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"expected whole weights in {weights_path}, got a damaged file: {error}") from error
-    return Checkpoint(folder, config, {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()})
+    return Checkpoint(folder, config, _from_rows(tensors))
 
 
 def flat_records(trained: list[dict[str, Any]]) -> list[dict[str, Any]]:

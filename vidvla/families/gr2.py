@@ -204,7 +204,7 @@ class Gr2(Family):
             checkpoint.load(context.weights(HEADS_PHASE)).fill(nets["heads"], "net")
             phases, parts = [*phases, HEADS_PHASE], parts | {"head": sizes_of_heads.model_dump()}
         described = context.description(cls.name, WORLD, phases, **parts)
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, described)
+        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, described, bits=8)
         publish_codec(context)
 
     @classmethod

@@ -103,7 +103,7 @@ def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: 
             "model": stage.config.model_dump() if hasattr(stage, "config") else {},
             **_read(folder / ORIGIN),
         }
-        checkpoint.save(final, {_part(phase): _inner(model)}, described, half=False)
+        checkpoint.save(final, {_part(phase): _inner(model)}, described, bits=32)
     processes.wait_for_everyone()  # others read what the main process wrote
     return progress
 
