@@ -14,7 +14,7 @@ from app.session import SAMPLE, SCENE, Form
 from app.tabs import card as cards
 from app.tabs.card import ALL, Updates
 from app.tabs.compare import MODELS
-from app.tabs.panel import FRESH_SEED, examples_of, task_choices
+from app.tabs.panel import FIRST_TASK, FRESH_SEED, examples_of, first_sample, task_choices
 from vidvla.look import action_mass_by_layer, future_frames, mass_by_layer
 from vidvla.service import Service
 from vidvla.types import DENOISING_STEPS
@@ -267,7 +267,7 @@ def _maps(kind: str, clickable: bool = False) -> Maps:
 def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
     simulated = service.simulator_problem is None
     tasks: list[Any] = task_choices(service) if simulated else list(service.samples)
-    first = service.trained_tasks()[0] if simulated else next(iter(service.samples), None)
+    first = FIRST_TASK if simulated else first_sample(service) or None
     usable = [(info.title, info.name) for info in infos if info.problem is None]
     examples = examples_of(service, first)
     parts: Updates = {}
