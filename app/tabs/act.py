@@ -293,7 +293,7 @@ def build(service: Service, tab: gr.Tab, limit: int = EPISODE_STEPS, benchmarks:
                 gr.HTML(words.message(f"Nobody can act here: {service.simulator_problem}", "note"))
             parts = _build_question(service, infos)
             message = gr.HTML(elem_classes="vv-status", elem_id="vv-act-message")
-        with gr.Row(elem_classes="vv-columns"):
+        with gr.Row(elem_classes="vv-columns vv-grid"):
             columns = {
                 info.name: _build_column(info, show.COLOURS[index % len(show.COLOURS)])
                 for index, info in enumerate(infos)

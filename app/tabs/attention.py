@@ -24,6 +24,10 @@ ABOUT = (
     "Click a place in any frame and see what it looks at, in which frame; pick a word and see its pixels. A family "
     "without attention shows gradients instead: what its answer would change with."
 )
+BY_LAYER = (
+    words.heading("By layer: where the film's tokens look") + words.legend(show.SHARES)
+    + '<p class="vv-caption">A token is a patch of a frame. Layers from the first, on top, to the last.</p>'
+)  # fmt: skip
 BY_ATTENTION, BY_GRADIENT = "attention", "gradient saliency"
 
 
@@ -229,8 +233,7 @@ class Inspector:
         none = "It has no attention to share out between frames: every map here is a gradient."
         updates: Updates = {
             self.reads: "",
-            self.charts: words.heading("By layer: where the film's tokens look") + words.legend(show.SHARES) if film
-            else words.message(none, "note"),
+            self.charts: BY_LAYER if film else words.message(none, "note"),
             self.masses: gr.update(value=None, visible=False), self.reading: gr.update(value=None, visible=False),
         }  # fmt: skip
         if attention is not None and film:

@@ -137,7 +137,7 @@ def _build_source(service: Service) -> Updates:
                 with gr.Row(elem_classes="vv-seed"):
                     parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
-                gr.HTML(f'<p class="vv-scope">Unseen in training from {EVAL_SEEDS.start:,} up.</p>')
+                gr.HTML(f'<p class="vv-scope">No model trained on seeds from {EVAL_SEEDS.start:,} up.</p>')
             with gr.Column(visible=offered[0] == UPLOAD) as parts["scope"]:
                 gr.HTML(f'<p class="vv-scope">{SCOPE.format(count=len(service.trained_tasks()))}</p>')
             with gr.Column(visible=offered[0] == SAMPLE) as parts["stored"]:
