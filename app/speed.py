@@ -14,7 +14,7 @@ from vidvla.eval.report import PAGE
 from vidvla.service import Service
 
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that anything on the page may take before the measurement gives up."""
 WARM_UP = 3.0
 """Seconds of driving that do not count."""

@@ -315,6 +315,17 @@ def test_actions_carry_units_and_dash_the_truth() -> None:
     assert max(figure.data[0].x) == 1.0  # 16 control steps at 16 Hz
 
 
+# the panel
+
+
+def test_the_first_scene_is_one_that_families_film_well(service: Service) -> None:
+    assert page_of(service).panel.task.value == panel.FIRST_TASK in service.trained_tasks()
+    rows = models.read_rows(models.BENCHMARKS)
+    films = {(row["family"], row["metric"]): row["value"] for row in rows if row["task"] == panel.FIRST_TASK}
+    means = [row for row in rows if row["task"] == "all" and row["metric"] in ("psnr_t4", "ssim_t4")]
+    assert means and all(films[row["family"], row["metric"]] > row["value"] for row in means)
+
+
 # the models tab
 
 
