@@ -262,7 +262,7 @@ def test_stills_are_shown_of_whoever_has_a_film(service: Service, form: Form) ->
     page = page_of(service)
     captions = {card.info.name: u[card.caption] for u in predicted(page, form) for card in page.cards.values()
                 if card.caption in u}  # fmt: skip
-    assert "Step 16" in captions["gr2"] and captions["bc"] == ""
+    assert "Step " in captions["gr2"] and captions["bc"] == ""
 
 
 # failures
