@@ -82,7 +82,9 @@ const showFacts = () => {
 };
 
 const showCharts = () => {
-  for (const [name, title, unit] of [["psnr", "PSNR against the simulator", "dB"], ["ssim", "SSIM against the simulator", "1 is equal"]]) {
+  const measures = [["psnr", "PSNR against the simulator", "dB by step, higher is nearer"],
+    ["ssim", "SSIM against the simulator", "by step, 1 is equal"]];
+  for (const [name, title, unit] of measures) {
     const place = one(`[data-chart=${name}]`);
     place.hidden = !state.simulated;
     if (!state.simulated) continue;

@@ -63,14 +63,16 @@ const chart = (place, title, unit, lines, seen, least = 16) => {
     made.textContent = content;
     picture.append(made);
   };
-  if (all.length) ticks(low, high).forEach((value) => {
-    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "vd-grid" }));
-    text(+value.toFixed(3), { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" });
-  });
-  ticks(0, last).forEach((step) => {
-    if (Number.isInteger(step)) text(step, { x: x(step), y: HEIGHT - 5, "text-anchor": "middle" });
-  });
-  picture.append(svg("line", { x1: x(seen), x2: x(seen), y1: TOP, y2: HEIGHT - BOTTOM, class: "vd-seen" }));
+  if (all.length) {
+    ticks(low, high).forEach((value) => {
+      picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "vd-grid" }));
+      text(+value.toFixed(3), { x: LEFT - 5, y: y(value) + 3.5, "text-anchor": "end" });
+    });
+    ticks(0, last).forEach((step) => {
+      if (Number.isInteger(step)) text(step, { x: x(step), y: HEIGHT - 5, "text-anchor": "middle" });
+    });
+    picture.append(svg("line", { x1: x(seen), x2: x(seen), y1: TOP, y2: HEIGHT - BOTTOM, class: "vd-seen" }));
+  } else text("drawn from the first step on", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" });
   for (const { values, colour, dashed, thin, dots } of lines) {
     let path = "", pen = "M";
     values.forEach((value, step) => {

@@ -296,7 +296,7 @@ def mass_figure(masses: Sequence[LayerMass]) -> go.Figure:
         )  # fmt: skip
     figure.update_layout(barmode="stack", bargap=0.35)
     _plain(figure, 32 + 19 * len(masses))
-    figure.update_layout(margin={"l": 70, "r": 14, "t": 4, "b": 24})
+    figure.update_layout(margin={"l": 70, "r": 22, "t": 4, "b": 24})  # room for half of "100 %"
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(range=[0, 100], ticksuffix=" %", nticks=5)
     return figure

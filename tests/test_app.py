@@ -25,7 +25,7 @@ from vidvla.checkpoint import flat_records
 from vidvla.eval.rollouts import Execution
 from vidvla.registry import families
 from vidvla.samples import Sample
-from vidvla.service import Service
+from vidvla.service import HORIZON, Service
 from vidvla.types import Request, Rollout
 
 CHROMIUM = shutil.which("chromium")
@@ -313,6 +313,17 @@ def test_actions_carry_units_and_dash_the_truth() -> None:
     assert len(figure.data) == 8
     assert {trace.line.dash for trace in figure.data if trace.name == "truth"} == {"dot"}
     assert max(figure.data[0].x) == 1.0  # 16 control steps at 16 Hz
+
+
+# the panel
+
+
+def test_the_first_scene_is_one_that_families_film_well(service: Service) -> None:
+    assert page_of(service).panel.task.value == panel.FIRST_TASK in service.trained_tasks()
+    rows = {(r["family"], r["task"], r["metric"]): r["value"] for r in models.read_rows(models.BENCHMARKS)}
+    last = [(family, metric.replace("time", "psnr")) for (family, task, metric), value in rows.items()
+            if task == "all" and metric.startswith("time_t") and value == HORIZON]  # fmt: skip
+    assert last and all(rows[f, panel.FIRST_TASK, metric] > rows[f, "all", metric] for f, metric in last)
 
 
 # the models tab

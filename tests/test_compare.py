@@ -188,6 +188,15 @@ def test_action_plots_shade_seeds_and_dash_the_other_instruction() -> None:
     assert {trace.line.dash for trace in figure.data if trace.name == "a"} == {"solid"}
 
 
+def test_action_plots_say_what_their_lines_are(service: Service, form: Form) -> None:
+    page = page_of(service)
+    card = page.cards["bc"]
+    updates = predicted(page, dataclasses.replace(form, families=("bc",), seeds=2, other="close the door"))
+    said = [update[card.curves] for update in updates if card.curves in update]
+    assert "solid: predicted, dotted: expert<" in said[0]
+    assert "solid: predicted, dotted: expert, dashed: what if, shade: 2 seeds<" in said[-1]
+
+
 # controls
 
 
@@ -247,6 +256,13 @@ def test_targets_are_shown_and_dreamers_are_named(service: Service, form: Form) 
     assert last[card.forming].count("<li>") == 3 and "<details" in last[card.forming]
     last = next(update for update in reversed(updates) if other.target in update)
     assert not last[other.target]["visible"]
+
+
+def test_stills_are_shown_of_whoever_has_a_film(service: Service, form: Form) -> None:
+    page = page_of(service)
+    captions = {card.info.name: u[card.caption] for u in predicted(page, form) for card in page.cards.values()
+                if card.caption in u}  # fmt: skip
+    assert "Step " in captions["gr2"] and captions["bc"] == ""
 
 
 # failures

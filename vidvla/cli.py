@@ -279,14 +279,18 @@ def predict(
         typer.echo(json.dumps(answers))
 
 
-def _drive_speed(device: str, out: Path | None) -> list[Row]:
+ON_THE_PAGE = ("drive", "page")
+"""Measurements in a browser: speed of the tab Drive, and of answers in the tab Compare."""
+
+
+def _measure_page(what: str, device: str, out: Path | None) -> list[Row]:
     """Measure the page, whose layer lies above that of the other measurements."""
-    from app.speed import drive_speed
+    from app.speed import MEASURES
     from vidvla import checkpoint
     from vidvla.eval.benchmark import write_benchmark
     from vidvla.service import Service
 
-    rows = drive_speed(Service(None, device), "wma")
+    rows = MEASURES[what](Service(None, device))
     write_benchmark(out or checkpoint.ASSETS / "benchmarks" / "speed.json", rows, _command(), None, "metaworld")
     return rows
 
@@ -306,15 +310,15 @@ def evaluate(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure on held-out seeds and write rows with n and 95 % intervals; ``drive`` is the page's speed."""
+    """Measure on held-out seeds and write rows with n and 95 % intervals; ``drive`` and ``page`` time the page."""
     from dataclasses import asdict
 
     from vidvla.eval.suite import MEASURES, measure
 
-    if what not in (*MEASURES, "drive"):
-        raise ValueError(f"expected a measurement among {', '.join(MEASURES)}, drive; got {what!r}")
-    if what == "drive":
-        rows = _drive_speed(device, out)
+    if what not in (*MEASURES, *ON_THE_PAGE):
+        raise ValueError(f"expected a measurement among {', '.join((*MEASURES, *ON_THE_PAGE))}; got {what!r}")
+    if what in ON_THE_PAGE:
+        rows = _measure_page(what, device, out)
     else:
         rows = measure(
             what, asked_families(family), parse_tasks(tasks), parse_seeds(seeds) if seeds else None,

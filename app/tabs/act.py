@@ -19,7 +19,7 @@ from app.tabs import leaderboard
 from app.tabs.card import Updates
 from app.tabs.compare import MODELS
 from app.tabs.models import BENCHMARKS
-from app.tabs.panel import FRESH_SEED, examples_of, task_choices
+from app.tabs.panel import FIRST_TASK, FRESH_SEED, examples_of, task_choices
 from vidvla.data.record import EVAL_SEEDS
 from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, Watched
 from vidvla.service import Service
@@ -240,20 +240,20 @@ def _build_column(info: FamilyInfo, colour: str) -> Column:
 
 
 def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
-    task = service.trained_tasks()[0]
     usable = [info for info in infos if info.problem is None]
     parts: Updates = {}
     with gr.Row(elem_classes="vv-question"):
         parts["preview"] = cards.picture("The scene", "vv-preview", show_label=False, container=False)
         with gr.Column(elem_classes="vv-where"):
             with gr.Row(elem_classes="vv-asked"):
-                parts["task"] = gr.Dropdown(task_choices(service), value=task, label="Task", min_width=100)
+                parts["task"] = gr.Dropdown(task_choices(service), value=FIRST_TASK, label="Task", min_width=100)
                 with gr.Row(elem_classes="vv-seed"):
                     parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 parts["instruction"] = gr.Textbox(
-                    service.phrasings(task)[0], label="Instruction", lines=1, max_lines=1, placeholder="open the door"
-                )
+                    service.phrasings(FIRST_TASK)[0], label="Instruction", lines=1, max_lines=1,
+                    placeholder="open the door",
+                )  # fmt: skip
                 with gr.Row(elem_classes="vv-do"):
                     parts["run"] = gr.Button(
                         "Let them act", variant="primary", elem_classes="vv-primary", elem_id="vv-act", min_width=80,
@@ -262,7 +262,7 @@ def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
                     parts["stop"] = gr.Button("Stop", size="sm", min_width=50, elem_classes="vv-dice",
                                               interactive=False)  # fmt: skip
             parts["examples"] = gr.Dataset(
-                components=[gr.Textbox(visible=False)], samples=examples_of(service, task), show_label=False,
+                components=[gr.Textbox(visible=False)], samples=examples_of(service, FIRST_TASK), show_label=False,
                 layout="gallery", elem_classes="vv-examples", container=False,
             )  # fmt: skip
             parts["families"] = gr.CheckboxGroup(
@@ -293,7 +293,7 @@ def build(service: Service, tab: gr.Tab, limit: int = EPISODE_STEPS, benchmarks:
                 gr.HTML(words.message(f"Nobody can act here: {service.simulator_problem}", "note"))
             parts = _build_question(service, infos)
             message = gr.HTML(elem_classes="vv-status", elem_id="vv-act-message")
-        with gr.Row(elem_classes="vv-columns"):
+        with gr.Row(elem_classes="vv-columns vv-grid"):
             columns = {
                 info.name: _build_column(info, show.COLOURS[index % len(show.COLOURS)])
                 for index, info in enumerate(infos)

@@ -14,7 +14,7 @@ from app.session import SAMPLE, SCENE, Form
 from app.tabs import card as cards
 from app.tabs.card import ALL, Updates
 from app.tabs.compare import MODELS
-from app.tabs.panel import FRESH_SEED, examples_of, task_choices
+from app.tabs.panel import FIRST_TASK, FRESH_SEED, examples_of, first_sample, task_choices
 from vidvla.look import action_mass_by_layer, future_frames, mass_by_layer
 from vidvla.service import Service
 from vidvla.types import DENOISING_STEPS
@@ -24,6 +24,10 @@ ABOUT = (
     "Click a place in any frame and see what it looks at, in which frame; pick a word and see its pixels. A family "
     "without attention shows gradients instead: what its answer would change with."
 )
+BY_LAYER = (
+    words.heading("By layer: where the film's tokens look") + words.legend(show.SHARES)
+    + '<p class="vv-caption">A token is a patch of a frame. Layers from the first, on top, to the last.</p>'
+)  # fmt: skip
 BY_ATTENTION, BY_GRADIENT = "attention", "gradient saliency"
 
 
@@ -229,8 +233,7 @@ class Inspector:
         none = "It has no attention to share out between frames: every map here is a gradient."
         updates: Updates = {
             self.reads: "",
-            self.charts: words.heading("By layer: where the film's tokens look") + words.legend(show.SHARES) if film
-            else words.message(none, "note"),
+            self.charts: BY_LAYER if film else words.message(none, "note"),
             self.masses: gr.update(value=None, visible=False), self.reading: gr.update(value=None, visible=False),
         }  # fmt: skip
         if attention is not None and film:
@@ -267,7 +270,7 @@ def _maps(kind: str, clickable: bool = False) -> Maps:
 def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
     simulated = service.simulator_problem is None
     tasks: list[Any] = task_choices(service) if simulated else list(service.samples)
-    first = service.trained_tasks()[0] if simulated else next(iter(service.samples), None)
+    first = FIRST_TASK if simulated else first_sample(service) or None
     usable = [(info.title, info.name) for info in infos if info.problem is None]
     examples = examples_of(service, first)
     parts: Updates = {}

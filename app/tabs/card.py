@@ -29,6 +29,7 @@ KEPT_SECONDS = 2 * 60 * 60
 IMAGINED = "Imagined"
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
+MEASURES = "Both say how near the film comes to the truth: PSNR by pixels, SSIM by structure; higher is nearer."
 NO_SCENE = "Execute needs a simulated scene as the source."
 
 
@@ -54,6 +55,7 @@ class Card:
     caption: gr.HTML
     frame: gr.Image
     true_frame: gr.Image
+    curves: gr.HTML
     actions: gr.Plot
     seeds: gr.HTML
     what_if: gr.HTML
@@ -113,7 +115,8 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
             parts["figures"] = gr.HTML()
             parts["run"] = gr.Button("Execute in the simulator", size="sm", elem_classes="vv-run", **hidden)
             parts["verdict"] = gr.HTML()
-            with gr.Column(elem_classes="vv-section", visible=info.films):
+            # of whoever has a film, be it dreamed by another family: the style sheet shows it once there is a caption
+            with gr.Column(elem_classes="vv-section vv-still"):
                 parts["caption"] = gr.HTML()
                 with gr.Row(elem_classes="vv-pair"):
                     parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
@@ -121,7 +124,7 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
             parts["seeds"] = gr.HTML("", elem_classes="vv-varied")
             parts["what_if"] = gr.HTML("", elem_classes="vv-varied")
             with gr.Column(elem_classes="vv-section", visible=predicts_actions(info)):
-                gr.HTML(words.heading("Actions", "solid: predicted, dotted: expert"))
+                parts["curves"] = gr.HTML()
                 parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
             parts |= _looking(info.attends)
             with gr.Column(**hidden) as parts["against"], gr.Accordion("Against the truth", open=False):
@@ -132,6 +135,7 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
                 )  # fmt: skip
                 gr.HTML(words.legend([("prediction", colour), ("copying the first frame", show.TRUE_COLOUR)]))
                 parts["quality"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
+                gr.HTML(f'<p class="vv-caption">{MEASURES}</p>')
     return Card(**parts)
 
 
@@ -233,19 +237,25 @@ def _other(service: Service, answer: Answer, horizon: int) -> Updates:
 
 
 def _actions(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
-    """The action plot: predicted, of other seeds, under the other instruction, and the expert's."""
+    """The action plot: predicted, of other seeds, under the other instruction, and the expert's; and what is what."""
     if answer.rollout.actions is None:
         return {}
     truth, edges, other = answer.start.truth, variants.band(answer), answer.other
     curves = [(card.info.title, card.colour, answer.rollout.actions[:horizon])]
+    lines = ["solid: predicted"]
+    if truth is not None and truth.actions is not None:
+        lines.append("dotted: expert")
     if other is not None and other.actions is not None:
         curves.append((f"“{answer.instead}”", card.colour, other.actions[:horizon]))
+        lines.append("dashed: what if")
+    if edges is not None:
+        lines.append(f"shade: {len(answer.seeds) + 1} seeds")
     figure = show.actions_figure(
         service.action_spec, service.steps_per_second, curves,
         None if truth is None or truth.actions is None else truth.actions[:horizon],
         None if edges is None else (edges[0][:horizon], edges[1][:horizon]),
     )  # fmt: skip
-    return {card.actions: figure}
+    return {card.curves: words.heading("Actions", ", ".join(lines)), card.actions: figure}
 
 
 def _target(answer: Answer) -> Updates:
@@ -270,7 +280,7 @@ def _figures(answer: Answer) -> str:
         own, copied = (
             np.mean(np.asarray(values)[shared]) for values in (answer.quality.psnr, answer.quality.psnr_copy)
         )
-        rows += [(f"{own:.1f} dB", "PSNR"), (f"{copied:.1f} dB", "still frame")]
+        rows += [(f"{own:.1f} dB", "film PSNR"), (f"{copied:.1f} dB", "if still")]
     return words.figures(rows, words.time_parts(rollout))
 
 
@@ -330,7 +340,7 @@ def show_moment(
     rollout, start = answer.rollout, answer.start
     varied = {card.seeds: variants.over_seeds(answer, moment), card.what_if: variants.what_if(answer, moment)}
     if not len(rollout.frames):
-        return varied | show_looks(card, answer, 0, (0.5, 0.5), word, layer, head)
+        return varied | {card.caption: ""} | show_looks(card, answer, 0, (0.5, 0.5), word, layer, head)
     index = show.shown_at(rollout.times, moment)
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)

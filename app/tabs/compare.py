@@ -21,6 +21,10 @@ from vidvla.worlds.base import Frame
 
 MODELS = "models"
 """Events that ask families share this queue."""
+BEGIN = (
+    "Pick a first frame, say what to do, and press Predict: every family imagines the second that follows, "
+    "beside what truly happens."
+)
 NO_TRUTH = "Nobody knows what happens next in an uploaded picture: there is no truth to compare with."
 
 
@@ -183,11 +187,12 @@ def build(service: Service, episode_steps: int = EPISODE_STEPS) -> None:
     with gr.Row(elem_id="vv-workspace"):
         panel = build_panel(service)
         with gr.Column(elem_id="vv-stage"):
+            gr.HTML(words.message(BEGIN, "quiet"), elem_classes="vv-begin")
             moment = gr.Slider(
                 1, HORIZON, HORIZON, step=1, label="Moment", info="control step",
                 visible=False, elem_id="vv-moment", buttons=[],
             )  # fmt: skip
-            with gr.Row(elem_id="vv-cards"):
+            with gr.Row(elem_id="vv-cards", elem_classes="vv-grid"):
                 truth = _build_truth()
                 built = {
                     info.name: cards.build_card(info, show.COLOURS[index % len(show.COLOURS)])

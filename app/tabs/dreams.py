@@ -18,7 +18,7 @@ from app.tabs.card import Updates
 from app.tabs.compare import MODELS
 from app.tabs.duo import Duo, Side
 from app.tabs.models import BENCHMARKS, Row, read_figures
-from app.tabs.panel import FRESH_SEED
+from app.tabs.panel import FIRST_TASK, FRESH_SEED
 from vidvla.eval.pairs import Both
 from vidvla.eval.rollouts import RANK_STEPS, Execution
 from vidvla.service import Service
@@ -201,8 +201,7 @@ def _build_live(service: Service, infos: Sequence[FamilyInfo], limit: int) -> Li
     with gr.Row(elem_classes="vv-asked"):
         for key, label, offered in (("policy", "Policy", policies), ("mind", "World model", minds)):
             parts[key] = gr.Dropdown(_choices(offered), value=_choices(offered)[0][1], label=label, min_width=80)
-        tasks = service.trained_tasks()
-        parts["task"] = gr.Dropdown(list(tasks), value=tasks[0], label="Task", min_width=80)
+        parts["task"] = gr.Dropdown(list(service.trained_tasks()), value=FIRST_TASK, label="Task", min_width=80)
     with gr.Row(elem_classes="vv-asked"):
         with gr.Row(elem_classes="vv-seed"):
             parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)

@@ -20,7 +20,7 @@ from app.driving import ERROR_TOP, RANDOM, SPREAD_TOP, proposing
 from app.pictures import jpeg
 from app.session import LARGEST_SEED, SAMPLE, SCENE, UPLOAD
 from app.socket import PATH
-from app.tabs.panel import FRESH_SEED, SCOPE, sources, task_choices
+from app.tabs.panel import FIRST_TASK, FRESH_SEED, SCOPE, sources, task_choices
 from vidvla.drive import BRANCHES, LONGEST
 from vidvla.planning import EXECUTE, PlanConfig
 from vidvla.service import UNKNOWN_SAMPLE, UNKNOWN_UPLOAD, Service
@@ -71,8 +71,12 @@ def setup(service: Service) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _options(rows: list[tuple[str, str]]) -> str:
-    return "".join(f'<option value="{escape(value)}">{escape(label)}</option>' for label, value in rows)
+def _options(rows: list[tuple[str, str]], chosen: str | None = None) -> str:
+    """Options of a list from (label, value); the first one is chosen where ``chosen`` is None."""
+    return "".join(
+        f'<option value="{escape(value)}"{" selected" if value == chosen else ""}>{escape(label)}</option>'
+        for label, value in rows
+    )
 
 
 def _source(service: Service) -> str:
@@ -89,8 +93,9 @@ def _source(service: Service) -> str:
         "</button>"
         for name, sample in service.samples.items()
     )
+    tasks = _options(task_choices(service), FIRST_TASK)
     return f"""<div class="vd-segments">{chips}</div>
-<div data-for="{SCENE}"><label class="vd-field"><b>Task</b><select data-task>{_options(task_choices(service))}</select>
+<div data-for="{SCENE}"><label class="vd-field"><b>Task</b><select data-task>{tasks}</select>
 </label><label class="vd-field vd-seed"><b>Scene seed</b><input data-seed type="number" min="0" max="{LARGEST_SEED}"
 step="1" value="{FRESH_SEED}"></label><button type="button" data-do="dice" title="Another layout">New</button></div>
 <div data-for="{SAMPLE}"><div class="vd-thumbs">{thumbs}</div><p class="vv-scope">{UNKNOWN_SAMPLE}</p></div>

@@ -28,16 +28,22 @@ LIMITS = (
 FACTS = {"seconds_per_film": "An answer takes", "core_hours_trained": "CPU core-hours trained"}
 """Metrics that are facts of a family rather than results on scenes, as its card says them."""
 NAMED = {
+    "success": "Success", "replans": "Replans an episode", "understood": "Held-out phrasings understood",
+    "told_apart": "Instructions told apart", "error_cm": "Actions read from a true film, off by",
+    "gripper_agreement": "Gripper read right from a true film",
     "psnr_mean": "PSNR over 192 dreamed steps", "ssim_mean": "SSIM over 192 dreamed steps",
     "lpips_mean": "LPIPS over 192 dreamed steps", "hand_cm": "Hand after 16 random actions, off by",
     "psnr": "PSNR after 16 random actions", "pearson": "Policies ranked in the dream, Pearson r",
     "spearman": "Policies ranked in the dream, rank correlation",
-    "success_dream": "Success of planning to a goal picture", "steps_per_second": "Driven steps a second",
+    "success_dream": "Success of planning to a goal picture", "steps_per_second": "Steps a second, driven",
+    "drive_steps_per_second": "Steps a second, driven on the page beside the simulator",
     "real_score": "Score of the evolved controller", "real_success": "Success of the evolved controller",
 }  # fmt: skip
-"""Metrics of dreams whose names say too little."""
-DETAIL = re.compile(r": |_copy_|_s\d+$|_mean$|_tau_|_cells$|^(probe|still|dream|real|hand|psnr|success)_")
-"""Metrics that the README has, too many for a card."""
+"""What a card says of a family, by metric, besides a film's last frame; the README has all the others."""
+AHEAD = re.compile(r"(?P<measure>psnr|ssim)_(?P<kind>[th])(?P<at>\d+)")
+"""Metrics of one picture: frame ``t1``, ``t2`` ... of a film, or the image of a horizon ``h8``, ``h16`` ..."""
+UNITLESS = ("1", "count", "1/s")
+"""Units that are not written: there are none, or a metric's name says them."""
 NOTHING_MEASURED = "Nothing is measured of this family yet."
 
 log = logging.getLogger(__name__)
@@ -74,12 +80,11 @@ def published(folder: Path) -> str:
     return f'<section class="vv-published"><h3>Published elsewhere</h3><p>{note}</p>{_table(list(rows))}</section>'
 
 
-def value_text(row: Row) -> str:
-    """A figure with its unit: 51 %, 21.3 dB."""
+def value_text(row: Row, unit: bool = True) -> str:
+    """A figure, with its unit where that is asked for: 51 %, 21.3 dB."""
     if row["unit"] == "share":
         return f"{100 * row['value']:.0f} %"
-    unit = "" if row["unit"] in ("1", "count") else f" {row['unit']}"
-    return f"{row['value']:.3g}{unit}"
+    return f"{row['value']:.3g}" + (f" {row['unit']}" if unit and row["unit"] not in UNITLESS else "")
 
 
 def interval_text(row: Row) -> str:
@@ -87,27 +92,27 @@ def interval_text(row: Row) -> str:
     trials = f"n = {row['n']}"
     if row.get("low") is None or row.get("high") is None:
         return trials
-    low, high = (value_text({**row, "value": row[end]}) for end in ("low", "high"))
+    low, high = (value_text({**row, "value": row[end]}, unit=end == "high") for end in ("low", "high"))
     return f"{low} to {high}, {trials}"
 
 
 def summary_rows(rows: list[Row], family: str) -> Iterator[tuple[str, str, str]]:
-    """(what, figure, interval) of a family over all tasks; of a film's frames only the last, beside copying."""
+    """(what, figure, interval) of a family over all tasks; of a film's frames only the last, beside copying.
+
+    Of a family without a film, it is the target image that is furthest ahead.
+    """
     own = {row["metric"]: row for row in rows if row["family"] == family and row["task"] == "all"}
-    last = max((int(m[1]) for name in own if (m := re.fullmatch(r"(?:psnr|ssim)_t(\d+)", name))), default=0)
+    found = [(m["kind"], int(m["at"])) for name in own if (m := AHEAD.fullmatch(name))]
+    kind = "t" if any(kind == "t" for kind, _ in found) else "h"
+    last = max((at for of, at in found if of == kind), default=0)
+    what = "the last frame" if kind == "t" else f"the image {last} steps ahead"
     for name, row in own.items():
-        if name in FACTS or name == "parameters":
-            continue
         if name in NAMED:
             yield NAMED[name], value_text(row), interval_text(row)
-            continue
-        frame = re.fullmatch(r"(psnr|ssim)(_copy)?_t(\d+)|time_t\d+", name)
-        if frame is None and not DETAIL.search(name):
-            yield name.replace("_", " ").capitalize(), value_text(row), interval_text(row)
-        elif frame and frame[1] and not frame[2] and int(frame[3]) == last:
-            copied = own.get(f"{frame[1]}_copy_t{last}")
+        elif (m := AHEAD.fullmatch(name)) and (m["kind"], int(m["at"])) == (kind, last):
+            copied = own.get(f"{m['measure']}_copy_{kind}{last}")
             beside = "" if copied is None else f"; copying the first frame {value_text(copied)}"
-            yield f"{frame[1].upper()} of the last frame", value_text(row), interval_text(row) + beside
+            yield f"{m['measure'].upper()} of {what}", value_text(row), interval_text(row) + beside
 
 
 def task_rows(rows: list[Row], family: str) -> list[tuple[str, str, str]]:
@@ -122,7 +127,8 @@ def training(trained: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         plan, data = record["train"], record.get("data", {})
         seen = "".join(f", {count:,} {what}" for what, count in data.items())
         text = f"{plan['steps']} steps of {plan['batch']} samples{seen}"
-        yield record["phase"], f"{text}; {record['seconds'] / 60:.0f} min on {record['threads']} CPU threads"
+        threads = f"{record['threads']} CPU thread{'s' if record['threads'] != 1 else ''}"
+        yield record["phase"], f"{text}; {record['seconds'] / 60:.0f} min on {threads}"
 
 
 def abilities(info: FamilyInfo) -> str:
@@ -185,7 +191,8 @@ def page(service: Service, folder: Path = BENCHMARKS) -> str:
     )
     infos = service.families()
     shown = (card(service, i, rows, show.COLOURS[n % len(show.COLOURS)]) for n, i in enumerate(infos))
-    return f'<ul class="vv-limits">{shared}</ul><div class="vv-models">{"".join(shown)}</div>{published(folder)}'
+    cards = "".join(shown)
+    return f'<ul class="vv-limits">{shared}</ul><div class="vv-models vv-grid">{cards}</div>{published(folder)}'
 
 
 def build(service: Service, tab: gr.Tab) -> None:
