@@ -225,7 +225,7 @@ class GoalFamily(TwoNetFamily):
             return GoalStage(
                 imagining, context, film_windows(sizes, table["drop_text"], table["windows"]),
                 lambda own: cls.film_net(single, own or context.weights(FILM)), table["full_noise"], horizons,
-                table.get("drop_image", 0.0),
+                table.get("drop_image", 0.0),  # set for nets that are to be guided by the given frame too
             )  # fmt: skip
 
         def policy_stage(context: Context) -> PolicyStage:
