@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from app import show
-from app.session import Asked, Failed, failure, find_scene, whole
+from app.session import Asked, Failed, failure, find_scene, read_request
 from vidvla.eval.rollouts import Execution, Look, Watched
 from vidvla.service import Service
-from vidvla.types import Request, Rollout
+from vidvla.types import Rollout
 from vidvla.views import FamilyInfo, SceneView
 from vidvla.worlds.base import Frame
 
@@ -86,13 +86,6 @@ def actors(service: Service) -> list[FamilyInfo]:
     return [info for info in service.families() if info.acts]
 
 
-def number(value: Any, what: str) -> float:
-    """A plain number from a form or the API; its range is checked where it is used."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected {what} as a number, got {str(value)[:40] or 'nothing'!r}")
-    return float(value)
-
-
 def chosen(infos: Sequence[FamilyInfo], names: Any) -> tuple[str, ...]:
     """The families asked for, in the order of the columns; ValueError lists the known ones."""
     known = [info.name for info in infos]
@@ -115,15 +108,10 @@ def act(service: Service, question: Question, limit: int) -> Iterator[Event]:
     """
     infos = {info.name: info for info in actors(service)}
     names = chosen(list(infos.values()), question.families)
-    scene = find_scene(service, str(question.task or ""), number(question.seed, "a scene seed"))
-    steps = number(question.steps, "denoising steps")
-    if not steps.is_integer():
-        raise ValueError(f"expected whole denoising steps, got {steps:g}")
-    request = Request(
-        scene.frame, str(question.instruction or ""), whole(number(question.noise_seed, "a noise seed"), "noise seed"),
-        int(steps), number(question.guidance, "guidance"),
-    )  # fmt: skip
-    service.check(request)
+    scene = find_scene(service, str(question.task or ""), question.seed)
+    request = read_request(
+        service, scene.frame, str(question.instruction or ""), question.noise_seed, question.steps, question.guidance
+    )
     yield Started(scene, names)
     for name in names:
         yield Asked(name)

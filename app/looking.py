@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import show
-from app.session import Form, find_start, whole
-from vidvla.foundation.film import MAX_STEPS
+from app.session import Form, find_start, read_request
 from vidvla.look import (
     Gaze,
     HeatMap,
@@ -93,11 +92,8 @@ def inspect(service: Service, family: str, form: Form) -> Inspection:
     infos = {info.name: info for info in service.families()}
     if family not in infos:
         raise ValueError(f"expected a family among {', '.join(infos)}; got {str(family)[:40]!r}")
-    start, seed = find_start(service, form), whole(form.noise_seed, "noise seed")
-    steps = whole(form.steps, "number of denoising steps", 1, MAX_STEPS)
-    guidance = float(form.guidance) if isinstance(form.guidance, int | float) else float("nan")
-    request = Request(start.frame, form.instruction, seed, steps, guidance)
-    service.check(request)
+    start = find_start(service, form)
+    request = read_request(service, start.frame, form.instruction, form.noise_seed, form.steps, form.guidance)
     rollout = own_film(service.predict(family, request, attention=True))
     attention = rollout.attention
     if attention is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -171,10 +172,16 @@ Event = Begun | Known | Asked | Forming | Answer | Varied | Failed
 Progress = Callable[[float, str], None]
 
 
+def is_number(value: object) -> bool:
+    """True of plain numbers; the API lets anything through."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def whole(value: float | None, what: str, low: int = 0, high: int = LARGEST_SEED) -> int:
     """A whole number from a field; ValueError where it is empty, no whole number, or out of range."""
-    if not isinstance(value, int | float) or not low <= value <= high or int(value) != value:
-        got = "nothing" if value is None else f"{value:g}" if isinstance(value, int | float) else repr(value)[:40]
+    number = is_number(value)
+    if value is None or not number or not low <= value <= high or int(value) != value:
+        got = "nothing" if value is None else f"{value:g}" if number else repr(value)[:40]
         raise ValueError(f"expected a {what} from {low} to {high}, got {got}")
     return int(value)
 
@@ -237,6 +244,28 @@ def failure(error: Exception, whose: str) -> str:
     return f"{whose} failed with an internal error ({type(error).__name__}); the server's log has the details."
 
 
+def read_request(
+    service: Service,
+    frame: Frame,
+    instruction: str,
+    noise_seed: float | None,
+    steps: float | None,
+    guidance: float | None,
+    options: Mapping[str, float | str | None] | None = None,
+) -> Request:
+    """What a form's values ask about ``frame``; no family is asked yet.
+
+    Raises:
+        ValueError: one sentence, where no family could be asked.
+    """
+    count, seed = whole(steps, "number of denoising steps", 1, MAX_STEPS), whole(noise_seed, "noise seed")
+    weight = math.nan if guidance is None or not is_number(guidance) else float(guidance)
+    chosen = {key: value for key, value in (options or {}).items() if value is not None}
+    request = Request(frame, instruction, seed, count, weight, options=chosen)
+    service.check(request)
+    return request
+
+
 def read_form(service: Service, form: Form) -> Question:
     """The question that a form asks; no family is asked yet.
 
@@ -247,13 +276,9 @@ def read_form(service: Service, form: Form) -> Question:
     if not chosen:
         raise ValueError("expected at least one family to be picked, got none")
     start = find_start(service, form)
-    steps = whole(form.steps, "number of denoising steps", 1, MAX_STEPS)
-    guidance = float(form.guidance) if isinstance(form.guidance, int | float) else float("nan")
-    options = {key: value for key, value in form.options.items() if value is not None}
-    request = Request(
-        start.frame, form.instruction, whole(form.noise_seed, "noise seed"), steps, guidance, options=options
+    request = read_request(
+        service, start.frame, form.instruction, form.noise_seed, form.steps, form.guidance, form.options
     )
-    service.check(request)
     seeds, other = whole(form.seeds, "number of seeds", 1, MOST_SEEDS), (form.other or "").strip()
     if other:
         try:

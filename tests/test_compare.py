@@ -253,7 +253,7 @@ def test_targets_are_shown_and_dreamers_are_named(service: Service, form: Form) 
     last = next(update for update in reversed(updates) if card.target in update)
     assert last[card.target]["visible"] and last[card.target]["label"] == f"Target, step {TARGET_STEP}"
     assert last[card.film]["label"] == "Dreamed by World model"
-    assert last[card.forming].count("<li>") == 3 and "<details" in last[card.forming]
+    assert last[card.forming].count("<li ") == 3 and "<details" in last[card.forming]
     last = next(update for update in reversed(updates) if other.target in update)
     assert not last[other.target]["visible"]
 
@@ -263,6 +263,20 @@ def test_stills_are_shown_of_whoever_has_a_film(service: Service, form: Form) ->
     captions = {card.info.name: u[card.caption] for u in predicted(page, form) for card in page.cards.values()
                 if card.caption in u}  # fmt: skip
     assert "Step " in captions["gr2"] and captions["bc"] == ""
+
+
+# films that grow
+
+
+def test_sub_goals_join_those_before_them_as_they_take_shape(form: Form) -> None:
+    editing = sampled(Service(loaded={"susie": families()["susie"].tiny()}))
+    events = asked(editing, dataclasses.replace(form, families=("susie",), steps=2))
+    *_, last = [event.films for event in events if isinstance(event, Forming)]
+    (answer,) = [event for event in events if isinstance(event, Answer)]
+    assert [len(film) for film in last] == [1, 1, 2, 2] and (last[-1] == answer.rollout.frames).all()
+    html = variants.forming(last)
+    assert html.count("--part: 0.5") == 2 and html.count("--part: 1") == 2
+    assert variants.forming(last[:1]).count("--part: 0.5") == 1 and variants.forming(()) == ""
 
 
 # failures

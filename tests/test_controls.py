@@ -12,6 +12,7 @@ import torch
 from vidvla.families.base import Clock
 from vidvla.families.bc import BehaviourCloning
 from vidvla.families.gr2 import READ, Gr2
+from vidvla.families.susie import Susie
 from vidvla.families.unipi import UniPi
 from vidvla.registry import families
 from vidvla.service import Service
@@ -127,6 +128,32 @@ def test_films_are_seen_at_every_step_and_looking_changes_nothing(member: Gr2 | 
     times = member.model.key_times()
     keys = [film for film, time in zip(rollout.frames, rollout.times, strict=True) if time in times]
     assert (seen[-1] == np.stack(keys)).all()
+
+
+@pytest.mark.parametrize("k", ["4", "16"])
+def test_sub_goals_are_seen_at_every_step_beside_those_before_them(k: str, frame: Frame) -> None:
+    member = Susie.tiny()
+    with torch.no_grad():  # a fresh net predicts that nothing changes
+        member.model.net.film_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    seen: list[Frame] = []
+    told: list[tuple[float, str]] = []
+
+    def look(share: float, what: str, glimpse: Any = None, /) -> None:
+        told.append((share, what))
+        seen.append(glimpse())
+
+    request = Request(frame, "open the door", steps=2, options={"susie.k": k})
+    rollout = member(request, progress=look)
+    count = len(rollout.frames)
+    assert count == 16 // int(k) and [len(film) for film in seen] == [n for n in range(1, count + 1) for _ in range(2)]
+    assert all((film[:-1] == rollout.frames[: len(film) - 1]).all() for film in seen)
+    assert all((film == rollout.frames[: len(film)]).all() for film in seen[1::2])
+    assert any((film[-1] != rollout.frames[len(film) - 1]).any() for film in seen[::2])
+    assert [share for share, _ in told] == pytest.approx([(n + 1) / (2 * count) for n in range(2 * count)])
+    assert told[-1][1] == f"sub-goal {count}/{count}, denoising 2/2"
+    plain = member(request)
+    assert (rollout.frames == plain.frames).all() and rollout.actions is not None
+    assert (rollout.actions == plain.actions).all()
 
 
 def test_looking_takes_no_time_that_is_said() -> None:

@@ -62,14 +62,18 @@ def read_control(part: Any, value: float | str | None) -> float | str | None:
 
 
 def forming(films: Sequence[Frame], done: bool = False) -> str:
-    """One row a denoising step, of frames (K, H, W, 3) spread over the film; in a fold once it is done."""
-    rows = []
+    """One row a denoising step, of frames (K, H, W, 3) spread over the film; in a fold once it is done.
+
+    Films may grow on the way: a frame is as wide in every row, and takes at most half of it.
+    """
+    if not films:
+        return ""
+    rows, across = [], min(FORMED, max(2, *map(len, films)))
     for step, film in enumerate(films, 1):
         picked = sorted({round(i) for i in np.linspace(0, len(film) - 1, min(FORMED, len(film)))})
         row = np.concatenate([show.enlarge(film[i], 96) for i in picked], axis=1)
-        rows.append(f"<li><span>{step}</span>{pictures.image(row, f'after denoising step {step}')}</li>")
-    if not rows:
-        return ""
+        shown = pictures.image(row, f"after denoising step {step}")
+        rows.append(f'<li style="--part: {len(picked) / across:g}"><span>{step}</span>{shown}</li>')
     listed = f"<ol>{''.join(rows)}</ol>"
     if not done:
         return f'<div class="vv-forming">{listed}</div>'

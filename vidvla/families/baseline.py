@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from vidvla import checkpoint
-from vidvla.actions import ActionScale
-from vidvla.data.clips import EpisodeStore
-from vidvla.data.demos import DemoBatch, Demos
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, fit_square, read_config
+from vidvla.data.demos import DemoBatch
+from vidvla.families.base import Clock, fit_square
 from vidvla.foundation.film import check_request
-from vidvla.foundation.stages import WORLD, unit_actions
+from vidvla.foundation.one_net import DemoConfig, DemoStage, OneNetFamily
 from vidvla.nn.predictor import VideoToActionPipeline
 from vidvla.pixels import to_float, to_uint8
 from vidvla.saliency import Traced
 from vidvla.text import TEXT_DIM, TextTokens, text_encoder
-from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 
 TRAIN = "baseline.pipeline"
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(DemoConfig):
     """Sizes of the pipeline; one inverse-dynamics call gives the ``stride`` actions between two frames.
 
     Attributes:
         size: side of the frames that it sees and paints, pixels; they are shown at twice that.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = 64
     frames: int = 4
@@ -45,6 +36,12 @@ class BaselineConfig(BaseModel):
     hidden_dim: int = 32
     hidden: int = 32
     base: int = 8
+
+    def window(self) -> tuple[int, int]:
+        return self.frames, self.stride
+
+    def net(self, action_dim: int) -> PipelineNet:
+        return PipelineNet(self, action_dim)
 
 
 class PipelineNet(nn.Module):
@@ -79,36 +76,16 @@ def unit_pixels(frames: Tensor) -> Tensor:
     return (to_float(frames) + 1) / 2
 
 
-class BaselineStage:
+class BaselineStage(DemoStage):
     """Film and inverse dynamics of the pipeline, learned together on clean demonstrations."""
 
     name = TRAIN
-
-    def __init__(self, context: Context, config: BaselineConfig) -> None:
-        self.context, self.config = context, config
-
-    @functools.cached_property
-    def demos(self) -> Demos:
-        store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, self.config.frames, self.config.stride, self.config.size)
-
-    def build(self, own: Path | None = None) -> nn.Module:
-        net = PipelineNet(self.config, len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
-
-    def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
-        return self.demos.batch(size, generator)
 
     def loss(self, model: nn.Module, batch: DemoBatch, generator: torch.Generator) -> dict[str, Tensor]:
         # after an episode's end nothing moves on: the last action stands in, as the recorded frame does
         actions = (batch.actions * batch.action_mask[..., None]).flatten(2)
         values = model(unit_pixels(batch.frame), batch.text, unit_pixels(batch.future), actions)
         return {"loss": 10 * values["video"] + values["action"], **values}
-
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.demos.episodes)}
 
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
@@ -124,7 +101,7 @@ class BaselineStage:
         return np.concatenate(rows)
 
 
-class Baseline(Family):
+class Baseline(OneNetFamily):
     """``VideoPredictor`` and ``InverseDynamics`` of the course notes, trained on the same demonstrations."""
 
     name: ClassVar[str] = "baseline"
@@ -135,42 +112,11 @@ class Baseline(Family):
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
+    sizes: ClassVar[type[BaselineConfig]] = BaselineConfig
+    stage: ClassVar[type[BaselineStage]] = BaselineStage
     published: ClassVar[dict[str, str]] = {"net": TRAIN}
-
-    def __init__(self, net: PipelineNet, config: BaselineConfig, scale: ActionScale, device: torch.device) -> None:
-        self.net, self.config, self.scale, self.device = net, config, scale, device
-
-    @classmethod
-    def phases(cls, size: str = SMALL) -> list[Phase]:
-        config = read_config(cls.name, size)
-        sizes = BaselineConfig(**config["model"])
-        return [Phase(TRAIN, lambda c: BaselineStage(c, sizes), TrainConfig(**config["train"]["pipeline"]))]
-
-    @classmethod
-    def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), BaselineConfig(**read_config(cls.name, context.size)["model"])
-        net = PipelineNet(sizes, len(scale.low))
-        checkpoint.load(context.weights(TRAIN)).fill(net, "net")
-        config = context.description(cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved())
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
-
-    @classmethod
-    def load(cls, checkpoints: Path, device: torch.device) -> Baseline:
-        saved = checkpoint.load(checkpoints / f"{cls.name}-{WORLD}")
-        sizes, scale = BaselineConfig(**saved.config["model"]), ActionScale(**saved.config["actions"])
-        net = PipelineNet(sizes, len(scale.low))
-        saved.fill(net, "net")
-        family = cls(net.eval().to(device), sizes, scale, device)
-        family.records = tuple(saved.config["trained"])
-        return family
-
-    @classmethod
-    def tiny(cls) -> Baseline:
-        sizes, scale = BaselineConfig(), unit_actions()
-        return cls(PipelineNet(sizes, len(scale.low)).eval(), sizes, scale, torch.device("cpu"))
-
-    def nets(self) -> dict[str, nn.Module]:
-        return {"net": self.net}
+    net: PipelineNet
+    config: BaselineConfig
 
     def traced(self, request: Request) -> Traced:
         instruction, pipeline = check_request(request), self.net.pipeline

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from vidvla import checkpoint
-from vidvla.actions import ActionScale
-from vidvla.data.clips import EpisodeStore
-from vidvla.data.demos import DemoBatch, Demos
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, fit_square, read_config
+from vidvla.data.demos import DemoBatch
+from vidvla.families.base import Clock, fit_square
 from vidvla.families.baseline import mean_token
 from vidvla.foundation.film import check_request
-from vidvla.foundation.stages import WORLD, unit_actions
+from vidvla.foundation.one_net import DemoConfig, DemoStage, OneNetFamily
 from vidvla.nn.conv import ResBlock
 from vidvla.pixels import to_float
 from vidvla.saliency import Traced
 from vidvla.text import TEXT_DIM, TextTokens, text_encoder
-from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
 
 TRAIN = "bc.clone"
 
 
-class BcConfig(BaseModel):
+class BcConfig(DemoConfig):
     """Sizes of the policy net; ``horizon`` actions come from one look at a frame of ``size`` pixels a side."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = 128
     horizon: int = 16
     base: int = 8
     hidden: int = 32
+
+    def window(self) -> tuple[int, int]:
+        return 1, self.horizon
+
+    def net(self, action_dim: int) -> BcNet:
+        return BcNet(self, action_dim)
 
 
 class BcNet(nn.Module):
@@ -66,41 +63,21 @@ class BcNet(nn.Module):
         return self.head(x.flatten(1)).unflatten(-1, (-1, self.action_dim))
 
 
-class BcStage:
+class BcStage(DemoStage):
     """Clone the expert's next actions on clean demonstrations."""
 
     name = TRAIN
-
-    def __init__(self, context: Context, config: BcConfig) -> None:
-        self.context, self.config = context, config
-
-    @functools.cached_property
-    def demos(self) -> Demos:
-        store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, 1, self.config.horizon, self.config.size)
-
-    def build(self, own: Path | None = None) -> nn.Module:
-        net = BcNet(self.config, len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
-
-    def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
-        return self.demos.batch(size, generator)
 
     def loss(self, model: nn.Module, batch: DemoBatch, generator: torch.Generator) -> dict[str, Tensor]:
         error = (model(to_float(batch.frame), batch.text) - batch.actions[:, 0]).abs().mean(dim=-1)
         mask = batch.action_mask[:, 0]
         return {"loss": (error * mask).sum() / mask.sum().clamp(min=1)}
 
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.demos.episodes)}
-
     def preview(self, model: nn.Module) -> None:
         return None
 
 
-class BehaviourCloning(Family):
+class BehaviourCloning(OneNetFamily):
     """The direct route that video prediction has to beat."""
 
     name: ClassVar[str] = "bc"
@@ -111,43 +88,11 @@ class BehaviourCloning(Family):
     films: ClassVar[bool] = False
     acts: ClassVar[bool] = True
     attends: ClassVar[bool] = False
+    sizes: ClassVar[type[BcConfig]] = BcConfig
+    stage: ClassVar[type[BcStage]] = BcStage
     published: ClassVar[dict[str, str]] = {"net": TRAIN}
-
-    def __init__(self, net: BcNet, config: BcConfig, scale: ActionScale, device: torch.device) -> None:
-        self.net, self.config, self.scale, self.device = net, config, scale, device
-
-    @classmethod
-    def phases(cls, size: str = SMALL) -> list[Phase]:
-        config = read_config(cls.name, size)
-        sizes = BcConfig(**config["model"])
-        return [Phase(TRAIN, lambda c: BcStage(c, sizes), TrainConfig(**config["train"]["clone"]))]
-
-    @classmethod
-    def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), BcConfig(**read_config(cls.name, context.size)["model"])
-        net = BcNet(sizes, len(scale.low))
-        checkpoint.load(context.weights(TRAIN)).fill(net, "net")
-        config = context.description(cls.name, WORLD, [TRAIN], model=sizes.model_dump(), actions=scale.saved())
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", {"net": net}, config)
-
-    @classmethod
-    def load(cls, checkpoints: Path, device: torch.device) -> BehaviourCloning:
-        saved = checkpoint.load(checkpoints / f"{cls.name}-{WORLD}")
-        scale = ActionScale(**saved.config["actions"])
-        sizes = BcConfig(**saved.config["model"])
-        net = BcNet(sizes, len(scale.low))
-        saved.fill(net, "net")
-        family = cls(net.eval().to(device), sizes, scale, device)
-        family.records = tuple(saved.config["trained"])
-        return family
-
-    @classmethod
-    def tiny(cls) -> BehaviourCloning:
-        sizes, scale = BcConfig(), unit_actions()
-        return cls(BcNet(sizes, len(scale.low)).eval(), sizes, scale, torch.device("cpu"))
-
-    def nets(self) -> dict[str, nn.Module]:
-        return {"net": self.net}
+    net: BcNet
+    config: BcConfig
 
     def traced(self, request: Request) -> Traced:
         instruction = check_request(request)

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.actions import ActionScale
-from vidvla.data.films import FilmBatch, FilmData, WindowSpec
+from vidvla.data.films import FilmBatch, WindowSpec
 from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
 from vidvla.foundation.film import GUIDANCE, FilmModel
@@ -30,6 +30,8 @@ from vidvla.foundation.stages import (
     FILM,
     PHYSICS,
     WORLD,
+    ActionConfig,
+    ActionStage,
     FilmStage,
     backbone_config,
     backbone_phases,
@@ -64,10 +66,8 @@ CHOSEN = Control(
 )  # fmt: skip
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(ActionConfig):
     """Sizes of the heads that are trained afterwards; defaults are those that tests use."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(default=32, gt=0)
     n_layers: int = Field(default=1, gt=0)
@@ -100,7 +100,7 @@ def read_steps(net: VideoActionDiT, hidden: Hidden) -> Tensor:
     return net.read(hidden).repeat_interleave(net.action_chunk, dim=1)
 
 
-class HeadStage:
+class HeadStage(ActionStage):
     """Learn heads of every kind on the hidden states of the finished net, which stays as it is.
 
     Args:
@@ -108,26 +108,15 @@ class HeadStage:
         start: the finished net.
     """
 
-    name = HEADS_PHASE
-
     def __init__(
         self, context: Context, config: HeadConfig, spec: WindowSpec, start: Callable[[], VideoActionDiT]
     ) -> None:
-        self.context, self.config, self.spec, self.start = context, config, spec, start
-
-    @functools.cached_property
-    def data(self) -> FilmData:
-        return film_data(self.context, WORLD)
+        super().__init__(HEADS_PHASE, context, config)
+        self.spec, self.start = spec, start
 
     @functools.cached_property
     def net(self) -> VideoActionDiT:
         return self.start().eval().requires_grad_(False)
-
-    def build(self, own: Path | None = None) -> nn.Module:
-        heads = self.config.net(backbone_config(self.context.size), len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(heads, "net")
-        return heads
 
     def batch(self, size: int, generator: torch.Generator) -> FilmBatch:
         return self.data.batch(size, self.spec, generator)
@@ -141,12 +130,6 @@ class HeadStage:
         errors = model(features, batch.actions.flatten(1, 2), generator)
         losses = {kind: (error * mask).sum() / mask.sum().clamp(min=1) for kind, error in errors.items()}
         return {"loss": torch.stack(list(losses.values())).sum(), **{k: v.detach() for k, v in losses.items()}}
-
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.data.episodes)}
-
-    def preview(self, model: nn.Module) -> None:
-        return None
 
 
 class Gr2(Family):
@@ -264,7 +247,7 @@ class Gr2(Family):
             actions = self._actions(read.hidden, kind, request.seed)
         with clock.part("decode"):
             frames = self.model.decode(last.clean, scene)
-        maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
+        maps = self.model.attention(trace, scene.text, request.instruction)
         return Rollout(frames, self.model.key_times(), actions, maps, clock.done())
 
     def _actions(self, hidden: Hidden, kind: str, seed: int) -> NDArray[np.float32]:

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import nullcontext
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from vidvla import checkpoint
-from vidvla.actions import ActionScale
-from vidvla.data.films import FilmData, MotionBatch
-from vidvla.families.base import SMALL, Clock, Context, Family, Phase, read_config
+from vidvla.data.films import MotionBatch
+from vidvla.families.base import SMALL, Clock, Context, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.film import GUIDANCE, FilmModel
+from vidvla.foundation.film import GUIDANCE
 from vidvla.foundation.stages import (
     CODEC,
     FILM,
-    PHYSICS,
     WORLD,
+    ActionConfig,
+    ActionStage,
     backbone_config,
     backbone_phases,
-    film_data,
-    load_codec,
-    load_net,
-    publish_codec,
-    unit_actions,
 )
+from vidvla.foundation.two_nets import TwoNetFamily
 from vidvla.nn.attention import capture_attention
-from vidvla.nn.codec import FrameCodec
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, sinusoidal
 from vidvla.pixels import to_float
@@ -49,10 +40,8 @@ FILL = Control(
 )
 
 
-class InverseConfig(BaseModel):
+class InverseConfig(ActionConfig):
     """Sizes of the inverse-dynamics net."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = 16
     d_model: int = 32
@@ -104,23 +93,12 @@ class FilmInverse(nn.Module):
         return actions
 
 
-class InverseStage:
+class InverseStage(ActionStage):
     """Learn the actions between the frames of true films, disturbed as planned ones are."""
 
-    name = INVERSE
-
     def __init__(self, context: Context, config: InverseConfig, sizes: BackboneConfig, noise: float) -> None:
-        self.context, self.config, self.sizes, self.noise = context, config, sizes, noise
-
-    @functools.cached_property
-    def data(self) -> FilmData:
-        return film_data(self.context, WORLD)
-
-    def build(self, own: Path | None = None) -> nn.Module:
-        net = self.config.net(self.sizes, len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
+        super().__init__(INVERSE, context, config)
+        self.sizes, self.noise = sizes, noise
 
     def batch(self, size: int, generator: torch.Generator) -> MotionBatch:
         return self.data.motion_batch(size, self.sizes.frames * self.sizes.stride, generator)
@@ -136,11 +114,8 @@ class InverseStage:
     def data_used(self) -> dict[str, int]:
         return {f"transitions of {WORLD}": self.data.store.frame_count - len(self.data.store.episodes)}
 
-    def preview(self, model: nn.Module) -> None:
-        return None
 
-
-class UniPi(Family):
+class UniPi(TwoNetFamily):
     """A video plan is the policy: key frames, the frames between them, the actions between those."""
 
     name: ClassVar[str] = "unipi"
@@ -153,10 +128,10 @@ class UniPi(Family):
     attends: ClassVar[bool] = True
     inverts: ClassVar[bool] = True
     controls: tuple[Control, ...] = (GUIDANCE, FILL)
+    part: ClassVar[str] = "inverse"
+    sizes: ClassVar[type[InverseConfig]] = InverseConfig
     published: ClassVar[dict[str, str]] = {"net": FILM, "inverse": INVERSE}
-
-    def __init__(self, model: FilmModel, inverse: FilmInverse, scale: ActionScale) -> None:
-        self.model, self.inverse, self.scale = model, inverse, scale
+    actor: FilmInverse
 
     @classmethod
     def phases(cls, size: str = SMALL) -> list[Phase]:
@@ -167,42 +142,6 @@ class UniPi(Family):
             return InverseStage(context, sizes, backbone_config(size), noise)
 
         return [*backbone_phases(size), Phase(INVERSE, inverse, TrainConfig(**config["train"]["inverse"]), (CODEC,))]
-
-    @classmethod
-    def publish(cls, context: Context) -> None:
-        scale, sizes = unit_actions(), InverseConfig(**read_config(cls.name, context.size)["inverse"])
-        inverse = sizes.net(backbone_config(context.size), len(scale.low))
-        checkpoint.load(context.weights(INVERSE)).fill(inverse, "net")
-        config = context.description(
-            cls.name, WORLD, [CODEC, PHYSICS, FILM, INVERSE],
-            model=backbone_config(context.size).model_dump(), inverse=sizes.model_dump(), actions=scale.saved(),
-        )  # fmt: skip
-        nets = {"net": load_net(context.weights(FILM), backbone_config(context.size)), "inverse": inverse}
-        checkpoint.save(context.checkpoints / f"{cls.name}-{WORLD}", nets, config)
-        publish_codec(context)
-
-    @classmethod
-    def load(cls, checkpoints: Path, device: torch.device) -> UniPi:
-        folder = checkpoints / f"{cls.name}-{WORLD}"
-        saved = checkpoint.load(folder)
-        sizes, scale = BackboneConfig(**saved.config["model"]), ActionScale(**saved.config["actions"])
-        inverse = InverseConfig(**saved.config["inverse"]).net(sizes, len(scale.low))
-        saved.fill(inverse, "inverse")
-        net = load_net(folder, sizes).eval().to(device)
-        model = FilmModel(load_codec(checkpoints / "codec").to(device), net, sizes, device)
-        family = cls(model, inverse.eval().to(device), scale)
-        family.records = tuple(saved.config["trained"])
-        return family
-
-    @classmethod
-    def tiny(cls) -> UniPi:
-        sizes, scale = BackboneConfig(), unit_actions()
-        codec = FrameCodec(latent_channels=sizes.latent_channels, width=8).eval()
-        model = FilmModel(codec, sizes.net().eval(), sizes, torch.device("cpu"))
-        return cls(model, InverseConfig().net(sizes, len(scale.low)).eval(), scale)
-
-    def nets(self) -> dict[str, nn.Module]:
-        return {"codec": self.model.codec, "net": self.model.net, "inverse": self.inverse}
 
     @torch.no_grad()
     def __call__(
@@ -220,17 +159,18 @@ class UniPi(Family):
         with clock.part("decode"):
             # every frame is painted over the first one, whose pixels are true
             frames = self.model.decode(latents, scene)
-        maps = self.model.attention(trace, scene.text, request.instruction) if trace is not None else None
+        maps = self.model.attention(trace, scene.text, request.instruction)
         return Rollout(frames, tuple(range(1, len(frames) + 1)), actions, maps, clock.done())
 
     def traced(self, request: Request) -> Traced:
         """The actions alone, from the plan that they are read from: attention says what the plan looks at."""
+        request = self.own(request)
         with torch.no_grad():
             scene = self.model.scene(request)
             _, last = self.model.film(scene, request, Clock())
             plan = self._fill_in(scene, last.clean, request)
         reads = torch.cat([scene.latents, plan[0]]).requires_grad_()
-        return Traced(scene.pixels, scene.pixels[:0], self.inverse(reads[None])[0], reads)
+        return Traced(scene.pixels, scene.pixels[:0], self.actor(reads[None])[0], reads)
 
     def _fill_in(self, scene: Scene, keys: Tensor, request: Request) -> Tensor:
         """Latents of key frames (1, K, C, h, w) -> of all frames (1, K * stride, C, h, w).
@@ -259,7 +199,7 @@ class UniPi(Family):
         return last.clean.flatten(0, 1)[None]
 
     def _read(self, latents: Tensor) -> NDArray[np.float32]:
-        return self.scale.to_world(self.inverse(latents)[0].float().cpu().numpy())
+        return self.to_world(self.actor(latents)[0])
 
     @torch.no_grad()
     def between(self, frames: Frame) -> NDArray[np.float32]:

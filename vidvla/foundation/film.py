@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,25 +75,43 @@ class FilmModel:
     def film(
         self, scene: Scene, request: Request, clock: Clock, progress: ProgressCallback | None = None
     ) -> tuple[FilmStep, FilmStep]:
-        """Denoise a film of key frames: the first step (its hidden states saw pure noise) and the last.
-
-        ``progress`` hears of every step, with the film as the net guesses it then; looking takes none of the time
-        that is said.
-        """
-        times = self.times(*self.key_times())
-        generator = torch.Generator().manual_seed(request.seed)
+        """:meth:`denoise` a film of key frames: the first step (its hidden states saw pure noise) and the last."""
         first: FilmStep | None = None
         with clock.part("film"):
-            for step in denoise(
-                self.net, scene, times, steps=request.steps, guidance=request.guidance, generator=generator
-            ):
+            for step in self.denoise(scene, self.key_times(), request, clock, progress):
                 first = first or step
-                if progress is not None:
-                    share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
-                    with clock.aside():
-                        progress(share, what, functools.partial(self.decode, step.clean, scene))
         assert first is not None
         return first, step
+
+    def denoise(
+        self,
+        scene: Scene,
+        times: Sequence[int],
+        request: Request,
+        clock: Clock,
+        progress: ProgressCallback | None = None,
+        *,
+        image_guidance: float = 1.0,
+        over: Scene | None = None,
+    ) -> Iterator[FilmStep]:
+        """Denoise frames ``times`` control steps from ``scene`` as ``request`` asks, one step at a time.
+
+        ``progress`` hears of every step, with the frames as the net guesses them then; looking takes none of the time
+        that ``clock`` says.
+
+        Args:
+            image_guidance: weight of the scene's frame.
+            over: the scene that looked-at frames are painted over; ``scene`` where None.
+        """
+        for step in denoise(
+            self.net, scene, self.times(*times), steps=request.steps, guidance=request.guidance,
+            image_guidance=image_guidance, generator=torch.Generator().manual_seed(request.seed),
+        ):  # fmt: skip
+            if progress is not None:
+                share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
+                with clock.aside():
+                    progress(share, what, functools.partial(self.decode, step.clean, over or scene))
+            yield step
 
     def decode(self, latents: torch.Tensor, scene: Scene) -> Frame:
         """(1, K, C, h, w) -> (K, H, W, 3) uint8, keeping what did not move from the scene's frame."""
@@ -107,8 +126,10 @@ class FilmModel:
         )
         return frames
 
-    def attention(self, trace: AttentionTrace, text: TextTokens, instruction: str) -> Attention:
-        """The last network call of ``trace`` with its layout and words."""
+    def attention(self, trace: AttentionTrace | None, text: TextTokens, instruction: str) -> Attention | None:
+        """The last network call of ``trace`` with its layout and words; None where nothing was traced."""
+        if trace is None:
+            return None
         words = ("(none)", *text_encoder().words(check_instruction(instruction)))
         layouts = self.net.layouts(len(words))
         count = len(layouts)

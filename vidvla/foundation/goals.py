@@ -6,22 +6,37 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import draw
-from vidvla.data.films import FilmBatch, FilmData, WindowSpec
-from vidvla.families.base import Context
+from vidvla.data.films import FilmBatch, WindowSpec
+from vidvla.families.base import SMALL, Clock, Context, Phase, read_config
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise
-from vidvla.foundation.stages import FILM, WORLD, FilmStage, backbone_config, film_data, unit_actions
+from vidvla.foundation.stages import (
+    CODEC,
+    FILM,
+    WORLD,
+    ActionConfig,
+    ActionStage,
+    FilmStage,
+    backbone_config,
+    backbone_phases,
+    film_data,
+)
+from vidvla.foundation.two_nets import TwoNetFamily
 from vidvla.nn.goal_policy import GoalPolicy
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
 from vidvla.text import TextTokens
-from vidvla.types import DENOISING_STEPS
+from vidvla.train.loop import TrainConfig
+from vidvla.types import DENOISING_STEPS, Control, ProgressCallback, Request
 
 GREY = 128
 """Every pixel of a picture that shows nothing; its latents are zero."""
@@ -108,10 +123,8 @@ def imagine(
     return last.clean[:, 0]
 
 
-class PolicyConfig(BaseModel):
+class PolicyConfig(ActionConfig):
     """Sizes of the policy that gets to a goal; defaults are those that tests use."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     head: str = "flow"
     width: int = Field(default=16, gt=0, multiple_of=8)
@@ -127,7 +140,7 @@ class PolicyConfig(BaseModel):
         )  # fmt: skip
 
 
-class PolicyStage:
+class PolicyStage(ActionStage):
     """Learn the actions that lead to frames of demonstrations, true ones and those that the goal net imagines.
 
     A policy that has only seen true goals meets others in use. So part of the goals are what the goal net makes of the
@@ -152,23 +165,17 @@ class PolicyStage:
         imagined: float,
         noise: float,
     ) -> None:
-        self.name, self.context, self.config, self.spec, self.horizons = name, context, config, spec, horizons
-        self.goal_net, self.imagined, self.noise = goal_net, imagined, noise
-
-    @functools.cached_property
-    def data(self) -> FilmData:
-        return film_data(self.context, WORLD)
+        super().__init__(name, context, config)
+        self.spec, self.horizons, self.goal_net, self.imagined, self.noise = spec, horizons, goal_net, imagined, noise
 
     @functools.cached_property
     def _goal_net(self) -> VideoActionDiT:
         return self.goal_net().eval().requires_grad_(False)
 
     def build(self, own: Path | None = None) -> nn.Module:
-        sizes = backbone_config(self.context.size)
-        policy = self.config.net(sizes, len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(policy, "net")
-        else:  # how the film net looks at pixels took longer to learn than this phase lasts
+        policy = super().build(own)
+        assert isinstance(policy, GoalPolicy)
+        if own is None:  # how the film net looks at pixels took longer to learn than this phase lasts
             checkpoint.load(self.context.weights(FILM)).fill(policy.stem, "net.stem")
         return policy
 
@@ -190,8 +197,81 @@ class PolicyStage:
         mask = batch.action_mask[:, 0]
         return {"loss": (error * mask).sum() / mask.sum().clamp(min=1)}
 
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.data.episodes)}
 
-    def preview(self, model: nn.Module) -> None:
-        return None
+class GoalFamily(TwoNetFamily):
+    """Imagines single images of what is to come; a goal-conditioned policy gets there.
+
+    Attributes:
+        horizons: control steps ahead that an image can show, as :attr:`targets` lets people choose.
+    """
+
+    sizes: ClassVar[type[PolicyConfig]] = PolicyConfig
+    targets: ClassVar[Control]
+    horizons: ClassVar[tuple[int, ...]]
+    actor: GoalPolicy
+
+    @classmethod
+    def film_sizes(cls, sizes: BackboneConfig) -> BackboneConfig:
+        return one_frame(sizes)
+
+    @classmethod
+    def phases(cls, size: str = SMALL) -> list[Phase]:
+        """The goal net, begun with the shared film net; then the policy, which needs the goals that it imagines."""
+        table, sizes = read_config(cls.name, size), backbone_config(size)
+        horizons, config, single = check_horizons(cls.horizons, sizes), cls.sizes(**table[cls.part]), one_frame(sizes)
+        imagining, reaching = cls.published["net"], cls.published[cls.part]
+
+        def goal_stage(context: Context) -> GoalStage:
+            return GoalStage(
+                imagining, context, film_windows(sizes, table["drop_text"], table["windows"]),
+                lambda own: cls.film_net(single, own or context.weights(FILM)), table["full_noise"], horizons,
+                table.get("drop_image", 0.0),  # set for nets that are to be guided by the given frame too
+            )  # fmt: skip
+
+        def policy_stage(context: Context) -> PolicyStage:
+            return PolicyStage(
+                reaching, context, config, film_windows(sizes, 0.0, table["windows"]), horizons,
+                lambda: cls.film_net(single, context.weights(imagining)), table["imagined"], table["noise"],
+            )  # fmt: skip
+
+        plans = {f"{cls.name}.{phase}": TrainConfig(**plan) for phase, plan in table["train"].items()}
+        return [
+            *backbone_phases(size),
+            Phase(imagining, goal_stage, plans[imagining], (CODEC, FILM)),
+            Phase(reaching, policy_stage, plans[reaching], (CODEC, FILM, imagining)),
+        ]
+
+    def horizon(self, request: Request) -> int:
+        """Control steps ahead that ``request`` asks an image for."""
+        return int(self.option(request, self.targets.name))
+
+    def image_guidance(self, request: Request) -> float:
+        """The weight of the given frame that ``request`` asks for; 1 where the goal net has not learned without it."""
+        return 1.0
+
+    def goal(
+        self,
+        scene: Scene,
+        request: Request,
+        clock: Clock,
+        progress: ProgressCallback | None = None,
+        over: Scene | None = None,
+    ) -> Tensor:
+        """Latents (1, C, h, w) of the image to get to; arguments as in :meth:`FilmModel.denoise`."""
+        *_, last = self.model.denoise(
+            scene, [self.horizon(request)], request, clock, progress,
+            image_guidance=self.image_guidance(request), over=over,
+        )  # fmt: skip
+        return last.clean[:, 0]
+
+    def reach(self, scene: Scene, goal: Tensor, request: Request) -> Tensor:
+        """Unit-scale actions (N, A) that lead from ``scene`` to ``goal``."""
+        horizon = torch.tensor([self.horizon(request)], device=self.model.device)
+        generator = torch.Generator().manual_seed(request.seed)
+        return self.actor.sample(scene.pixels, scene.latents, goal, horizon, generator)[0]
+
+    @torch.no_grad()
+    def act(self, request: Request) -> NDArray[np.float32]:
+        request = self.own(request)
+        scene = self.model.scene(request)
+        return self.to_world(self.reach(scene, self.goal(scene, request, Clock()), request))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from vidvla import checkpoint
@@ -152,6 +154,43 @@ class JointNet(nn.Module):
             values["action"] = (error * batch.action_mask).sum() / batch.action_mask.sum().clamp(min=1)
             values["loss"] = values["loss"] + self.action_weight * values["action"]
         return values
+
+
+class ActionConfig(BaseModel, ABC):
+    """Sizes of a net that finds actions beside a film net; defaults are those that tests use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @abstractmethod
+    def net(self, sizes: BackboneConfig, action_dim: int) -> nn.Module:
+        """A fresh net of actions with ``action_dim`` axes, beside a film net of ``sizes``."""
+
+
+class ActionStage:
+    """Learn a net of actions on the robot world's films; how it is asked, and what it loses, is the subclass's own.
+
+    Args:
+        config: sizes of the net.
+    """
+
+    def __init__(self, name: str, context: Context, config: ActionConfig) -> None:
+        self.name, self.context, self.config = name, context, config
+
+    @functools.cached_property
+    def data(self) -> FilmData:
+        return film_data(self.context, WORLD)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.net(backbone_config(self.context.size), len(unit_actions().low))
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.data.episodes)}
+
+    def preview(self, model: nn.Module) -> None:
+        return None
 
 
 def backbone_config(size: str = SMALL) -> BackboneConfig:

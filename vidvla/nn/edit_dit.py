@@ -44,36 +44,24 @@ class EditDiT(VideoActionDiT):
             fine_layers=fine_layers, pixel_stem=True, cross=True,
         )  # fmt: skip
 
-    def hidden(
-        self,
-        cond_frame: Tensor,
-        noisy_futures: Tensor,
-        timestep: Tensor,
-        lang: Tensor,
-        *,
-        lang_mask: Tensor | None = None,
-        times: Tensor | None = None,
-        pixels: Tensor | None = None,
-    ) -> tuple[Hidden, Tensor]:
-        """As in :class:`VideoActionDiT`; there are no action tokens."""
-        cond, moment = self._conditions(timestep, times, noisy_futures)
-        text, visible = self.encode_text(lang, lang_mask)
-        x, now = self._places(cond_frame, noisy_futures, pixels)[:, 1], cond[:, 1]
-        x = x + self.time_outer(moment[:, 1:])
+    def _layers(self, places: Tensor, moment: Tensor, cond: Tensor, text: Tensor, visible: Tensor) -> Hidden:
+        """Over the future frame's places alone, which look at the words; there are no action tokens."""
+        x, moment, now = places[:, 1], moment[:, 1:], cond[:, 1]
+        x = x + self.time_outer(moment)
         if self.merge is None:
             for block in self.blocks:
                 x = block(x, now, memory=text, memory_visible=visible)
-            return Hidden(x[:, None], x.mean(dim=1, keepdim=True), None), cond
+            return Hidden(x[:, None], x.mean(dim=1, keepdim=True), None)
         narrow = self.text_outer(text)  # type: ignore[misc]
         for block in self.fine_in:
             x = block(x, now, memory=narrow, memory_visible=visible)
-        wide = self._merged(x, moment[:, 1:])[:, 0]
+        wide = self._merged(x, moment)[:, 0]
         for block in self.blocks:
             wide = block(wide, now, memory=text, memory_visible=visible)
         x = x + self._parted(wide[:, None])
         for block in self.fine_out:
             x = block(x, now, memory=narrow, memory_visible=visible)
-        return Hidden(x[:, None], wide.mean(dim=1, keepdim=True), None), cond
+        return Hidden(x[:, None], wide.mean(dim=1, keepdim=True), None)
 
     def _layout(self, text_tokens: int, side: int, with_actions: bool) -> TokenLayout:
         """The future frame's places alone."""

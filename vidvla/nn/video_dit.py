@@ -202,13 +202,16 @@ class VideoActionDiT(nn.Module):
         """Hidden states and the condition (B, 1 + n_future, d_model) of the frames; arguments as in ``forward``."""
         cond, moment = self._conditions(timestep, times, noisy_futures)
         text, visible = self.encode_text(lang, lang_mask)
-        x = self._places(cond_frame, noisy_futures, pixels) + self.time_outer(moment)[:, :, None]
-        device = x.device
+        return self._layers(self._places(cond_frame, noisy_futures, pixels), moment, cond, text, visible), cond
+
+    def _layers(self, places: Tensor, moment: Tensor, cond: Tensor, text: Tensor, visible: Tensor) -> Hidden:
+        """All layers over ``places`` (B, 1 + K, P, D), each frame's at its ``moment``, and the words ``text``."""
+        x = places + self.time_outer(moment)[:, :, None]
         if self.merge is None:
             x, actions = self._wide(x, text, cond, visible)
-            return Hidden(x[:, 1:], x[:, 1:].mean(dim=2), actions), cond
+            return Hidden(x[:, 1:], x[:, 1:].mean(dim=2), actions)
         layout = self._layout(text.shape[1], self.side, with_actions=False)
-        rows, mask = self._rows(layout, device), self._visible(visible, layout)
+        rows, mask = self._rows(layout, x.device), self._visible(visible, layout)
         narrow = self.text_outer(text)  # type: ignore[misc]
         x = torch.cat([narrow, x.flatten(1, 2)], dim=1)
         for block in self.fine_in:
@@ -219,7 +222,7 @@ class VideoActionDiT(nn.Module):
         for block in self.fine_out:
             x = block(x, cond, rows, mask)
         patches = x[:, start:].unflatten(1, (self.n_future + 1, -1))[:, 1:]
-        return Hidden(patches, wide[:, 1:].mean(dim=2), actions), cond
+        return Hidden(patches, wide[:, 1:].mean(dim=2), actions)
 
     def _conditions(self, timestep: Tensor, times: Tensor | None, futures: Tensor) -> tuple[Tensor, Tensor]:
         """Condition (B, 1 + K, d_model) and moment (B, 1 + K, 64) of the given frame, clean and now, and of futures."""
