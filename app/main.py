@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.blocks import Blocks
 from app.socket import Sockets
 from app.tabs import act, attention, compare, dreams, drive, models
 from vidvla.eval.rollouts import EPISODE_STEPS
@@ -28,6 +30,9 @@ SCRIPT = Path(__file__).parent / "sync.js"
 DAY = 24 * 60 * 60
 SESSIONS = 64
 """Sessions whose answers are kept; the oldest one goes first."""
+SWITCH = 5e-4
+"""Seconds that a thread holds the interpreter while others wait: a model asks for it hundreds of times an answer, and
+would wait Python's 5 ms for what shows the answer before."""
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -66,7 +71,7 @@ def theme() -> gr.themes.Base:
 
 def build(service: Service, episode_steps: int = EPISODE_STEPS) -> gr.Blocks:
     """The page over ``service``; ``episode_steps`` limits an executed episode."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(DAY // 24, DAY // 4)) as page:
+    with Blocks(title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(DAY // 24, DAY // 4)) as page:
         gr.HTML(HEADER)
         with gr.Tabs(elem_id="vv-tabs"):
             with gr.Tab("Compare"):
@@ -94,6 +99,7 @@ def launch(
     Args:
         port: the first free one where None.
     """
+    sys.setswitchinterval(SWITCH)
     page = build(service, episode_steps).queue(default_concurrency_limit=4)
     options: Any = {"footer_links": [], "state_session_capacity": SESSIONS, "max_file_size": "25mb"}
     options["app_kwargs"] = {"routes": Sockets(service).routes()}

@@ -6,6 +6,7 @@ import contextvars
 import dataclasses
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -71,6 +72,7 @@ class Start:
         instruction: its plainest phrasing, empty where nothing is known of it.
         scene: to execute in, where it is simulated.
         truth: what the expert does, where that is known.
+        still: how near the first frame stays to that, as :meth:`~vidvla.service.Service.still` tells.
     """
 
     label: str
@@ -78,6 +80,7 @@ class Start:
     instruction: str = ""
     scene: SceneView | None = None
     truth: Rollout | None = None
+    still: Mapping[int, tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class Failed:
 
 Event = Begun | Known | Asked | Forming | Answer | Varied | Failed
 Progress = Callable[[float, str], None]
+Send = Callable[[Event], None]
 
 
 def is_number(value: object) -> bool:
@@ -220,10 +224,10 @@ def find_scene(service: Service, task: str | None, seed: float | None) -> SceneV
 
 
 def with_truth(service: Service, start: Start) -> Start:
-    """``start`` with what the expert does from it, where it is simulated."""
-    if start.scene is None:
-        return start
-    return dataclasses.replace(start, truth=service.truth(start.scene, HORIZON))
+    """``start`` with what the expert does from it, where it is simulated, and how near its frame stays to that."""
+    truth = start.truth if start.scene is None else service.truth(start.scene, HORIZON)
+    still = None if truth is None else service.still(truth, start.frame)
+    return dataclasses.replace(start, truth=truth, still=still)
 
 
 def sentence(error: Exception) -> str:
@@ -292,76 +296,94 @@ def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
     """Ask every chosen family in turn; one that fails does not keep the others from answering.
 
     The simulator finds out what truly happens meanwhile. Once everybody has answered, the other seeds and the other
-    instruction follow.
+    instruction follow. Nobody waits for what is done with an event: the next family thinks already.
 
     Raises:
         ValueError: one sentence, before any family is asked, where the question itself is not usable.
     """
     progress(0.0, "Looking at the scene")
-    question, answered = read_form(service, form), list[tuple[FamilyInfo, Answer]]()
+    question = read_form(service, form)
     yield Begun(question.start, tuple(info.name for info in question.families))
-    rounds = len(question.families) * question.asked
+    yield from _streamed(lambda send: _answers(service, question, progress, send))
+    progress(1.0, "Done")
+
+
+def _answers(service: Service, question: Question, progress: Progress, send: Send) -> None:
+    """Everything that is to be said to ``question``."""
+
+    def find_truth() -> Start:
+        start = with_truth(service, question.start)
+        if start.scene is not None:  # a sample comes with its truth, a picture has none
+            send(Known(start))
+        return start
+
+    answered, rounds = list[tuple[FamilyInfo, Answer]](), len(question.families) * question.asked
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth") as simulator:
-        truth = simulator.submit(with_truth, service, question.start)
-        told = question.start.scene is None  # a sample comes with its truth, a picture has none
+        truth = simulator.submit(find_truth)
         for index, info in enumerate(question.families):
 
             def tell(share: float, what: str, index: int = index, title: str = info.title) -> None:
                 progress((index + share) / rounds, f"{title}: {what}")
 
             tell(0.0, "thinking")
-            yield Asked(info.name)
-            for event in _first(service, question, info, truth.result, tell):
-                if not told and not isinstance(event, Forming):
-                    told = True
-                    yield Known(truth.result())
-                yield event
-                if isinstance(event, Answer):
-                    answered.append((info, event))
+            send(Asked(info.name))
+            event = _first(service, question, info, truth.result, tell, send)
+            send(event)
+            if isinstance(event, Answer):
+                answered.append((info, event))
     for index, (info, given) in enumerate(answered if question.asked > 1 else ()):
         done = len(question.families) + index * (question.asked - 1)
         progress(done / rounds, f"{info.title}: asked again")
-        yield _varied(service, info, given, question)
-    progress(1.0, "Done")
+        send(_varied(service, info, given, question))
 
 
 def _first(
-    service: Service, question: Question, info: FamilyInfo, truth: Callable[[], Start], tell: Progress
-) -> Iterator[Event]:
-    """One family's film as it takes shape, then its answer or why there is none."""
+    service: Service, question: Question, info: FamilyInfo, truth: Callable[[], Start], tell: Progress, send: Send
+) -> Answer | Failed:
+    """One family's answer, or why there is none; its film is sent as it takes shape."""
+    films: list[Frame] = []
 
-    def work(send: Callable[[Event], None]) -> Event:
-        films: list[Frame] = []
+    def look(share: float, what: str, glimpse: Glimpse | None = None, /) -> None:
+        tell(share, what)
+        if glimpse is not None:
+            films.append(glimpse())
+            send(Forming(info.name, tuple(films)))
 
-        def look(share: float, what: str, glimpse: Glimpse | None = None, /) -> None:
-            tell(share, what)
-            if glimpse is not None:
-                films.append(glimpse())
-                send(Forming(info.name, tuple(films)))
-
-        try:
-            if info.problem is not None:
-                raise ValueError(info.problem)
-            request = question.request
-            if info.told:
-                request = dataclasses.replace(request, actions=_expert(truth()))
-            rollout = service.predict(info.name, request, attention=True, progress=look)
-            return _answer(service, info, truth(), request, rollout)
-        except Exception as error:  # the border of the page: one family's failure must not take the others along
-            return Failed(info.name, failure(error, info.title))
-
-    yield from _streamed(work)
+    try:
+        if info.problem is not None:
+            raise ValueError(info.problem)
+        request = question.request
+        if info.told:
+            request = dataclasses.replace(request, actions=_expert(truth()))
+        rollout = service.predict(info.name, request, attention=True, progress=look)
+        return _answer(service, info, truth(), request, rollout)
+    except Exception as error:  # the border of the page: one family's failure must not take the others along
+        return Failed(info.name, failure(error, info.title))
 
 
-def _streamed(work: Callable[[Callable[[Event], None]], Event]) -> Iterator[Event]:
-    """What ``work`` sends while it runs in a thread beside, and at last what it returns."""
+class _Left(BaseException):
+    """Nobody listens any more. No error that families catch."""
+
+
+def _streamed(work: Callable[[Send], None]) -> Iterator[Event]:
+    """What ``work`` sends while it runs in a thread beside; it ends at its next event where nobody listens any more."""
     events: SimpleQueue[Event | None] = SimpleQueue()
+    left = threading.Event()
+
+    def send(event: Event) -> None:
+        if left.is_set():
+            raise _Left
+        events.put(event)
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-answer") as beside:
-        done = beside.submit(contextvars.copy_context().run, work, events.put)
+        done = beside.submit(contextvars.copy_context().run, work, send)
         done.add_done_callback(lambda _: events.put(None))
-        while (event := events.get()) is not None:
-            yield event
-        yield done.result()
+        try:
+            while (event := events.get()) is not None:
+                yield event
+        finally:
+            left.set()
+        done.result()
 
 
 def _expert(start: Start) -> NDArray[np.float32]:
@@ -375,7 +397,7 @@ def _answer(service: Service, info: FamilyInfo, start: Start, request: Request, 
     """A family's answer, measured against the truth where there is one."""
     quality = None
     if start.truth is not None and len(rollout.frames):
-        quality = service.quality(rollout, start.truth, start.frame)
+        quality = service.quality(rollout, start.truth, start.frame, start.still)
     if info.told:
         rollout = dataclasses.replace(rollout, actions=None, notes=(TOLD, *rollout.notes))
     return Answer(info.name, start, request, rollout, quality, service.parameters(info.name))

@@ -13,7 +13,6 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from plotly.subplots import make_subplots
 
 from vidvla.look import HeatMap, LayerMass
 from vidvla.types import Rollout
@@ -38,6 +37,10 @@ HEAT: NDArray[np.float32] = np.asarray(
     [(13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)], np.float32
 )
 """Anchors of matplotlib's plasma, low to high."""
+PALETTE: NDArray[np.float32] = np.stack(
+    [np.interp(np.linspace(0, 1, 256), np.linspace(0, 1, len(HEAT)), HEAT[:, c]) for c in range(3)], axis=1
+).astype(np.float32)
+"""The same in 256 steps."""
 
 
 def enlarge(frame: Frame, side: int = SIDE) -> Frame:
@@ -62,6 +65,10 @@ def timeline(first: Frame, rollout: Rollout, horizon: int) -> list[Frame]:
     return shown
 
 
+FILM_SIDE = 256
+"""Pixels of a film's height: two of the simulator's a pixel, and a third of the stills' work for the encoder."""
+
+
 def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOLD, slowdown: float = SLOWDOWN) -> bytes:
     """A film as mp4 (H.264, yuv420p: what browsers play), one frame a control step, slowed down.
 
@@ -72,13 +79,16 @@ def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOL
     """
     buffer = io.BytesIO()
     rate = Fraction(steps_per_second / slowdown).limit_denominator(1000)
+    height, width = frames[0].shape[:2]
+    width, height = FILM_SIDE * width // height, FILM_SIDE
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "veryfast"})
-        stream.height, stream.width = enlarge(frames[0]).shape[:2]
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "ultrafast"})
+        stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         for frame in [*frames, *[frames[-1]] * hold]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(enlarge(frame), format="rgb24")))
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(shown.reformat(width, height, "yuv420p", interpolation="LANCZOS")))
         container.mux(stream.encode())
     return buffer.getvalue()
 
@@ -123,27 +133,52 @@ def overlay(frame: Frame, heat: HeatMap, top: float | None = None) -> Frame:
     level = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     smooth = Image.fromarray(level.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     values = np.clip(np.asarray(smooth), 0, 1)
-    anchors = np.linspace(0, 1, len(HEAT))
-    colours = np.stack([np.interp(values, anchors, HEAT[:, c]) for c in range(3)], axis=2)
+    colours = PALETTE[np.round(255 * values).astype(np.uint8)]
     grey = enlarge(frame).mean(axis=2, keepdims=True)
     weight = (0.25 + 0.6 * values)[:, :, None]
     return np.round(grey * (1 - weight) + colours * weight).clip(0, 255).astype(np.uint8)
 
 
+def _axis(**more: Any) -> dict[str, Any]:
+    """House style of an axis: quiet lines, no dragging."""
+    return {
+        "gridcolor": GRID, "zeroline": False, "linecolor": GRID, "automargin": False, "fixedrange": True, **more,
+    }  # fmt: skip
+
+
+def _layout(height: int, margin: dict[str, int] | None = None, **more: Any) -> dict[str, Any]:
+    """House style of every chart: see-through, small letters."""
+    return {
+        "height": height, "margin": {"l": 34, "r": 8, "t": 22, "b": 30, **(margin or {})}, "dragmode": False,
+        "showlegend": False, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 11, "color": INK}, "hoverlabel": {"font": {"size": 11}},
+        "template": None, **more,
+    }  # fmt: skip
+
+
 def _plain(figure: go.Figure, height: int) -> None:
-    """House style of every chart: see-through, quiet lines, no dragging."""
-    figure.update_layout(
-        height=height, margin={"l": 34, "r": 8, "t": 22, "b": 30}, dragmode=False, showlegend=False,
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 11, "color": INK},
-        hoverlabel={"font": {"size": 11}}, template=None,
-    )  # fmt: skip
-    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=GRID, automargin=False, fixedrange=True)
+    """Give a chart that was built part by part the house's style."""
+    figure.update_layout(_layout(height))
+    figure.update_xaxes(_axis())
+    figure.update_yaxes(_axis())
 
 
-def _captions(figure: go.Figure) -> None:
-    figure.update_annotations(font={"size": 11, "color": INK}, yshift=2)
+def _title(text: str, x: float, y: float, **more: Any) -> dict[str, Any]:
+    """A line over one of several charts, whose upper edge is at ``y``."""
+    style = {"font": {"size": 11, "color": INK}, "showarrow": False, "xref": "paper", "yref": "paper", "yshift": 2}
+    return {"text": text, "x": x, "y": y, "yanchor": "bottom", **style, **more}
+
+
+def _curve(name: str, seconds: Sequence[float], values: Sequence[float | None], line: dict[str, Any]) -> dict[str, Any]:
+    """A curve over time."""
+    return {
+        "type": "scatter", "x": list(seconds), "y": list(values), "name": name, "line": {"width": 2, **line},
+        "hovertemplate": f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
+    }  # fmt: skip
+
+
+# Whole figures are handed to plotly as one dictionary: built part by part it checks each part over and over, a tenth of
+# a second for the actions, and a page of eight families shows many.
 
 
 def actions_figure(
@@ -161,61 +196,65 @@ def actions_figure(
         band: lowest and highest (N, A) of the first curve's other draws, shaded in its colour.
     """
     titles = [f"<b>{name}</b>  {unit}" for name, unit in zip(spec.names, spec.units, strict=True)]
-    figure = make_subplots(len(spec), 1, subplot_titles=titles, shared_xaxes=True, vertical_spacing=0.32 / len(spec))
-    dashes = ("solid", *("dash" for _ in curves[1:]))
-    drawn = [
-        (name, {"color": colour, "width": 2, "dash": dash}, values)
-        for (name, colour, values), dash in zip(curves, dashes, strict=True)
-    ]
+    drawn = [(name, {"color": colour, "dash": "dash"}, values) for name, colour, values in curves]
+    drawn[0][1]["dash"] = "solid"
     if truth is not None:
-        drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "width": 2, "dash": "dot"}, truth))
-    for axis in range(len(spec)):
-        row, column = axis + 1, 1
-        for edge, fill in zip(band or (), (None, "tonexty"), strict=False):
-            held = np.append(edge[:, axis], edge[-1:, axis])
-            figure.add_scatter(
-                x=(np.arange(len(held)) / steps_per_second).round(4).tolist(), y=held.astype(float).round(3).tolist(),
-                name="seeds", mode="lines", line={"width": 0, "shape": "hv", "color": curves[0][1]}, fill=fill,
-                opacity=0.5, hoverinfo="skip", row=row, col=column,
-            )  # fmt: skip
-        for name, line, values in drawn:
-            held = np.append(values[:, axis], values[-1:, axis])
-            seconds = np.arange(len(held)) / steps_per_second
-            figure.add_scatter(
-                x=seconds.round(4).tolist(), y=held.astype(float).round(3).tolist(), name=name, line=line,
-                mode="lines", line_shape="hv", row=row, col=column,
-                hovertemplate=f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
-            )  # fmt: skip
+        drawn.insert(0, ("truth", {"color": TRUE_COLOUR, "dash": "dot"}, truth))
+    gap = 0.32 / len(spec)
+    height = (1 - gap * (len(spec) - 1)) / len(spec)
+    layout = _layout(52 + 68 * len(spec), annotations=[])
+    layout["xaxis"] = _axis(title={"text": "seconds", "standoff": 2}, anchor=f"y{len(spec)}" if len(spec) > 1 else "y")
+    data = []
+    for axis, title in enumerate(titles):
+        top, which = 1 - axis * (height + gap), str(axis + 1) if axis else ""
         margin = 0.08 * (spec.high[axis] - spec.low[axis])
-        figure.update_yaxes(range=[spec.low[axis] - margin, spec.high[axis] + margin], nticks=3, row=row, col=column)
-    figure.update_xaxes(title={"text": "seconds", "standoff": 2}, row=len(spec), col=1)
-    _plain(figure, 52 + 68 * len(spec))
-    _captions(figure)
-    figure.update_annotations(x=0, xanchor="left", xref="paper")
-    return figure
+        limits = [spec.low[axis] - margin, spec.high[axis] + margin]
+        layout[f"yaxis{which}"] = _axis(range=limits, nticks=3, domain=[max(top - height, 0.0), top])
+        layout["annotations"].append(_title(title, 0, top, xanchor="left"))
+        for edge, fill in zip(band or (), (None, "tonexty"), strict=False):
+            line = {"width": 0, "shape": "hv", "color": curves[0][1]}
+            shade = _curve("seeds", *_held(edge[:, axis], steps_per_second), line)
+            data.append(
+                {**shade, "mode": "lines", "fill": fill, "opacity": 0.5, "hoverinfo": "skip"} | {"yaxis": f"y{which}"}
+            )
+        for name, line, values in drawn:
+            curve = _curve(name, *_held(values[:, axis], steps_per_second), {**line, "shape": "hv"})
+            data.append({**curve, "mode": "lines", "yaxis": f"y{which}"})
+    return go.Figure({"data": data, "layout": layout})
+
+
+def _held(values: NDArray[np.float32], steps_per_second: float) -> tuple[list[float], list[float]]:
+    """Seconds and values of something that is held for a control step each."""
+    held = np.append(values, values[-1:]).astype(float).round(3)
+    return (np.arange(len(held)) / steps_per_second).round(4).tolist(), held.tolist()
 
 
 def quality_figure(quality: Quality, colour: str, steps_per_second: float) -> go.Figure:
     """PSNR and SSIM of each predicted frame, with copying the first frame dashed beside it."""
-    figure = make_subplots(1, 2, subplot_titles=["<b>PSNR</b>  dB", "<b>SSIM</b>"], horizontal_spacing=0.13)
     seconds = [round(t / steps_per_second, 4) for t in quality.times]
-    rows = ((quality.psnr, quality.psnr_copy), (quality.ssim, quality.ssim_copy))
-    for column, (own, copied) in enumerate(rows, 1):
+    rows = (("PSNR</b>  dB", quality.psnr, quality.psnr_copy), ("SSIM</b>", quality.ssim, quality.ssim_copy))
+    width, data, layout = 0.435, [], _layout(170, annotations=[])
+    for index, (title, own, copied) in enumerate(rows):
+        left, which = index * (1 - width), str(index + 1) if index else ""
+        layout[f"xaxis{which}"] = _axis(
+            title={"text": "seconds", "standoff": 2},
+            rangemode="tozero",
+            domain=[left, left + width],
+            anchor=f"y{which}",
+        )
+        layout[f"yaxis{which}"] = _axis(nticks=4, anchor=f"x{which}")
+        layout["annotations"].append(_title(f"<b>{title}", left + width / 2, 1, xanchor="center"))
         pairs = (
             ("copying the first frame", copied, {"color": TRUE_COLOUR, "dash": "dot"}),
             ("prediction", own, {"color": colour}),
         )
         for name, values, line in pairs:
             finite = [round(v, 3) if np.isfinite(v) else None for v in values]
-            figure.add_scatter(
-                x=seconds, y=finite, name=name, line={"width": 2, **line}, mode="lines+markers", marker={"size": 5},
-                row=1, col=column, hovertemplate=f"%{{y}} at %{{x:.2f}} s<extra>{name}</extra>",
-            )  # fmt: skip
-        figure.update_xaxes(title={"text": "seconds", "standoff": 2}, rangemode="tozero", row=1, col=column)
-    figure.update_yaxes(nticks=4)
-    _plain(figure, 170)
-    _captions(figure)
-    return figure
+            curve = _curve(name, seconds, finite, line)
+            data.append(
+                {**curve, "mode": "lines+markers", "marker": {"size": 5}, "xaxis": f"x{which}", "yaxis": f"y{which}"}
+            )
+    return go.Figure({"data": data, "layout": layout})
 
 
 def agreement_figure(points: Sequence[tuple[str, Share, Share]]) -> go.Figure:
@@ -283,20 +322,18 @@ SHARES = (("own frame", "#3b82f6"), ("other frames", "#10b981"), ("text", "#f59e
 
 def mass_figure(masses: Sequence[LayerMass]) -> go.Figure:
     """How each layer's future-frame tokens share their attention out: one bar a layer."""
-    figure = go.Figure()
     values = ([m.within for m in masses], [m.across for m in masses], [m.text for m in masses],
               [m.actions for m in masses])  # fmt: skip
     names = [m.layer for m in masses]
-    for (share, colour), row in zip(SHARES, values, strict=True):
-        if max(row) < 1e-6:
-            continue
-        figure.add_bar(
-            y=names, x=[round(100 * v, 2) for v in row], name=share, orientation="h", marker={"color": colour},
-            hovertemplate=f"%{{x:.1f}} % on {share}<extra>%{{y}}</extra>",
-        )  # fmt: skip
-    figure.update_layout(barmode="stack", bargap=0.35)
-    _plain(figure, 32 + 19 * len(masses))
-    figure.update_layout(margin={"l": 70, "r": 22, "t": 4, "b": 24})  # room for half of "100 %"
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(range=[0, 100], ticksuffix=" %", nticks=5)
-    return figure
+    data = [
+        {
+            "type": "bar", "y": names, "x": [round(100 * v, 2) for v in row], "name": share, "orientation": "h",
+            "marker": {"color": colour}, "hovertemplate": f"%{{x:.1f}} % on {share}<extra>%{{y}}</extra>",
+        }
+        for (share, colour), row in zip(SHARES, values, strict=True) if max(row) >= 1e-6
+    ]  # fmt: skip
+    layout = _layout(
+        32 + 19 * len(masses), {"l": 70, "r": 22, "t": 4, "b": 24}, barmode="stack", bargap=0.35,  # half of "100 %"
+        xaxis=_axis(range=[0, 100], ticksuffix=" %", nticks=5), yaxis=_axis(autorange="reversed", showgrid=False),
+    )  # fmt: skip
+    return go.Figure({"data": data, "layout": layout})

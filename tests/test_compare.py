@@ -17,7 +17,7 @@ from PIL import Image
 
 from app import session, show
 from app.main import launch
-from app.session import SAMPLE, UPLOAD, Answer, Begun, Event, Failed, Form, Forming, Varied
+from app.session import SAMPLE, UPLOAD, Answer, Asked, Begun, Event, Failed, Form, Forming, Varied
 from app.tabs import card as cards
 from app.tabs import compare, panel, variants
 from app.tabs.card import Updates
@@ -124,15 +124,32 @@ def test_films_take_shape_before_the_answer_and_variations_come_last(service: Se
 def test_what_is_sent_arrives_while_work_goes_on() -> None:
     seen, shape = threading.Event(), Forming("gr2", ())
 
-    def work(send: Callable[[Event], None]) -> Event:
+    def work(send: Callable[[Event], None]) -> None:
         send(shape)
         assert seen.wait(timeout=60)  # would never come if the first were held back until the end
-        return Failed("gr2", "Done.")
+        send(Failed("gr2", "Done."))
 
     events = session._streamed(work)
     assert next(events) is shape
     seen.set()
     assert list(events) == [Failed("gr2", "Done.")]
+
+
+def test_work_ends_where_nobody_listens_any_more() -> None:
+    listening, sent = threading.Event(), []
+
+    def work(send: Callable[[Event], None]) -> None:
+        send(Asked("gr2"))
+        assert listening.wait(timeout=60)
+        for name in ("unipi", "bc"):
+            send(Asked(name))
+            sent.append(name)
+
+    events = session._streamed(work)
+    next(events)
+    threading.Timer(0.2, listening.set).start()
+    events.close()  # as Gradio does where a browser has left
+    assert sent == []
 
 
 # told families
@@ -251,11 +268,11 @@ def test_targets_are_shown_and_dreamers_are_named(service: Service, form: Form) 
     card, other = page.cards["gr2"], page.cards["bc"]
     updates = predicted(page, form)
     last = next(update for update in reversed(updates) if card.target in update)
-    assert last[card.target]["visible"] and last[card.target]["label"] == f"Target, step {TARGET_STEP}"
+    assert last[card.target]["value"] is not None and last[card.target]["label"] == f"Target, step {TARGET_STEP}"
     assert last[card.film]["label"] == "Dreamed by World model"
     assert last[card.forming].count("<li ") == 3 and "<details" in last[card.forming]
     last = next(update for update in reversed(updates) if other.target in update)
-    assert not last[other.target]["visible"]
+    assert last[other.target] is None
 
 
 def test_stills_are_shown_of_whoever_has_a_film(service: Service, form: Form) -> None:

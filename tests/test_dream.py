@@ -179,13 +179,15 @@ def test_a_fresh_net_leaves_the_frame_as_it_is(entry: ActionEntry) -> None:
 
 def test_the_backdrop_keeps_what_the_arm_hides() -> None:
     made, left, right = net(), torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
+    made.room[:] = torch.rand(3, 128, 128)
     left[..., :64], right[..., 32:] = 1.0, 1.0
     frames, anchor = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128)
     backdrop = made.behind(anchor, right)
     assert not backdrop[:, 3, :, 32:].any() and backdrop[:, 3, :, :32].all()  # what the arm hid is not known yet
+    assert torch.equal(backdrop[0, :3, :, 32:], made.room[..., 32:])  # but most of it is the empty room
     places, actions = torch.zeros(1, 2, 3), torch.zeros(1, 4, 4)
     after = made(frames, anchor, backdrop, left, places, places, actions, torch.zeros(1))
-    assert torch.equal(after.backdrop[:, :3, :, :64], anchor[..., :64])
+    assert torch.equal(after.backdrop[:, :3, :, :64], backdrop[:, :3, :, :64])
     assert torch.allclose(after.backdrop[:, :3, :, 64:], frames[:, -1, ..., 64:])
     assert after.backdrop[:, 3, :, 64:].all() and not after.backdrop[:, 3, :, 32:64].any()
 

@@ -170,8 +170,8 @@ def test_film_and_actions_are_learned_together(tmp_path: Path, robot_stage: Film
     config = TrainConfig(steps=60, batch=4, lr=3e-3, warmup=5)
     fit(robot_stage, config, tmp_path / "run", device="cpu", log_every=1, preview_every=0)
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["film"] < 0.9 * rows[0]["film"]
-    assert rows[-1]["action"] < 0.9 * rows[0]["action"]
+    for name in ("mean_film", "action"):  # what is drawn at random noise levels differs too much from step to step
+        assert np.mean([row[name] for row in rows[-10:]]) < 0.9 * np.mean([row[name] for row in rows[:10]])
 
 
 def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:
@@ -207,12 +207,12 @@ def test_new_shards_alone_are_encoded(tmp_path: Path, physics_data: Path) -> Non
     written = old.stat().st_mtime_ns
     record(folder, "physics", ["fall"], range(2))
     both = FilmData(folder, codec, "test", None)
-    assert old.stat().st_mtime_ns == written and len(both.latents) == 4
+    assert old.stat().st_mtime_ns == written and len(both.store.episodes) == 4
     for data in (first, both):
         for episode in data.store.episodes:
-            assert data.latents[id(episode)].shape == (21, 8, 8, 8)
+            assert data.latents[episode].shape == (21, 8, 8, 8)
             expected = codec.encode(to_float(np.asarray(episode.frames[3:4])))[0].detach()
-            assert (torch.from_numpy(data.latents[id(episode)][3].astype(np.float32)) - expected).abs().max() < 0.02
+            assert (torch.from_numpy(data.latents[episode][3].astype(np.float32)) - expected).abs().max() < 0.02
 
 
 def test_codec_keeps_what_did_not_move(physics_data: Path) -> None:
@@ -356,6 +356,26 @@ def test_a_phase_begins_anew_once_its_parent_was_trained_on(tmp_path: Path, film
     assert record["parents"] == {"a.parent": checkpoint.fingerprint(context.weights("a.parent"))}
     assert record["earlier"] == []
     assert (context.runs / "a.child" / "stale.safetensors").is_file()  # nothing is lost
+
+
+def test_a_phase_goes_on_from_its_own_weights_once_its_teacher_was_trained_on(
+    tmp_path: Path, film_phase: Callable[..., Phase]
+) -> None:
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+
+    def pupil(steps: int) -> Phase:
+        return replace(film_phase("a.child", steps), teachers=("a.parent",))
+
+    run_phase(context, film_phase("a.parent", 1), device="cpu")
+    run_phase(context, pupil(2), device="cpu")
+    run_phase(context, film_phase("a.parent", 2), device="cpu")
+    assert not is_done(context, pupil(2)) and not is_done(context, pupil(3))
+    assert run_phase(context, pupil(3), device="cpu").step == 3  # goes on from its state
+    assert is_done(context, pupil(3)) and _record(context, "a.child")["earlier"] == []
+    run_phase(context, film_phase("a.parent", 3), device="cpu")
+    run_phase(context, pupil(3), device="cpu")  # as long once more, from its own weights
+    assert is_done(context, pupil(3))
+    assert [r["train"]["steps"] for r in checkpoint.flat_records([_record(context, "a.child")])] == [3, 3]
 
 
 def test_settings_that_ask_for_no_more_steps_are_refused(tmp_path: Path, film_phase: Callable[..., Phase]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -347,18 +347,31 @@ class Service(Scenes):
             real = play_filmed(self._world, scene.task, seed, family.agent(kept=place), EVOLVED_STEPS)
         return Replay(Run.of(film, dreamed), real)
 
-    def quality(self, rollout: Rollout, truth: Rollout, first: Frame) -> Quality:
-        """How a predicted film compares, at its size, with the true one, copying the first frame beside it."""
+    def still(self, truth: Rollout, first: Frame) -> dict[int, tuple[float, float]]:
+        """PSNR and SSIM of copying the first frame, by the moments of the true film."""
+        first = fit_square(first, truth.frames.shape[1])
+        return {t: (psnr(first, frame), ssim(first, frame)) for t, frame in zip(truth.times, truth.frames, strict=True)}
+
+    def quality(
+        self, rollout: Rollout, truth: Rollout, first: Frame, still: Mapping[int, tuple[float, float]] | None = None
+    ) -> Quality:
+        """How a predicted film compares, at its size, with the true one, copying the first frame beside it.
+
+        Args:
+            still: what :meth:`still` has found, where it is known.
+        """
         side = rollout.frames.shape[1]
-        true = {moment: fit_square(frame, side) for moment, frame in zip(truth.times, truth.frames, strict=True)}
-        first = fit_square(first, side)
-        shared = [(f, true[t], t) for f, t in zip(rollout.frames, rollout.times, strict=True) if t in true]
+        if still is None or side != truth.frames.shape[1]:
+            truth = replace(truth, frames=np.stack([fit_square(frame, side) for frame in truth.frames]))
+            still = self.still(truth, first)
+        true = dict(zip(truth.times, truth.frames, strict=True))
+        shared = [(t, f, true[t]) for t, f in zip(rollout.times, rollout.frames, strict=True) if t in true]
         return Quality(
-            tuple(t for _, _, t in shared),
-            tuple(psnr(f, g) for f, g, _ in shared),
-            tuple(psnr(first, g) for _, g, _ in shared),
-            tuple(ssim(f, g) for f, g, _ in shared),
-            tuple(ssim(first, g) for _, g, _ in shared),
+            tuple(t for t, _, _ in shared),
+            tuple(psnr(f, g) for _, f, g in shared),
+            tuple(still[t][0] for t, _, _ in shared),
+            tuple(ssim(f, g) for _, f, g in shared),
+            tuple(still[t][1] for t, _, _ in shared),
         )
 
     # driving

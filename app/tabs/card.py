@@ -30,6 +30,8 @@ IMAGINED = "Imagined"
 ALL = -1
 """The choice of the finest layers, or of all heads, on average."""
 MEASURES = "Both say how near the film comes to the truth: PSNR by pixels, SSIM by structure; higher is nearer."
+MEASURED = '<i class="vv-measured"></i>'
+"""Tells the style sheet that there is a truth to compare with."""
 NO_SCENE = "Execute needs a simulated scene as the source."
 
 
@@ -65,7 +67,6 @@ class Card:
     layer: gr.Dropdown
     head: gr.Dropdown
     masses: gr.Plot
-    against: gr.Column
     strip: gr.Image
     quality: gr.Plot
     controls: dict[str, Any]
@@ -80,6 +81,7 @@ def picture(label: str, classes: str = "", **more: Any) -> gr.Image:
         elem_classes=f"vv-picture {classes}",
         min_width=60,
         alt_text=label,
+        format="jpeg",  # thirty times as fast as WebP
         **more,
     )
 
@@ -96,38 +98,39 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
     """Lay the column out; ``wire_card`` brings it to life."""
     parts: Updates = {"info": info, "colour": colour, "place": gr.State(None)}
     parts["answer"] = gr.State(None, time_to_live=KEPT_SECONDS)
-    hidden: Any = {"visible": False}
     with gr.Column(elem_classes="vv-card", elem_id=f"card-{info.name}"):
         gr.HTML(words.family_head(info, colour))
         parts["chosen"] = gr.HTML(words.chosen(info.problem is None and not info.told))
         parts["controls"] = variants.build_controls(info)
         parts["status"] = gr.HTML("", elem_classes="vv-status")
         parts["forming"] = gr.HTML("", elem_classes="vv-formed")
-        # Gradio mounts what is invisible only once it is shown, and may lose updates that come meanwhile: so the body
-        # is always there, and the style sheet hides it until it has figures
+        # Gradio mounts what is invisible only once it is shown, and loses updates that come meanwhile, on a busy
+        # machine most of them. So everything is always there, and the style sheet hides what is empty
         with gr.Column(elem_classes="vv-body"):
             with gr.Row(elem_classes="vv-pair"):
-                parts["film"] = video(IMAGINED, "vv-synced", **hidden)
-                parts["other"] = video("What if", "vv-synced", **hidden)
-                parts["target"] = picture("Target", **hidden)
-                parts["live"] = picture("Executing", **hidden)
-                parts["executed"] = video("Executed", **hidden)
+                parts["film"] = video(IMAGINED, "vv-synced")
+                parts["other"] = video("What if", "vv-synced")
+                parts["target"] = picture("Target")
+                parts["live"] = picture("Executing")
+                parts["executed"] = video("Executed")
             parts["figures"] = gr.HTML()
-            parts["run"] = gr.Button("Execute in the simulator", size="sm", elem_classes="vv-run", **hidden)
+            parts["run"] = gr.Button(
+                "Execute in the simulator", size="sm", elem_classes="vv-run", visible=predicts_actions(info)
+            )
             parts["verdict"] = gr.HTML()
             # of whoever has a film, be it dreamed by another family: the style sheet shows it once there is a caption
             with gr.Column(elem_classes="vv-section vv-still"):
                 parts["caption"] = gr.HTML()
                 with gr.Row(elem_classes="vv-pair"):
                     parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
-                    parts["true_frame"] = picture("True", **hidden)
+                    parts["true_frame"] = picture("True")
             parts["seeds"] = gr.HTML("", elem_classes="vv-varied")
             parts["what_if"] = gr.HTML("", elem_classes="vv-varied")
             with gr.Column(elem_classes="vv-section", visible=predicts_actions(info)):
                 parts["curves"] = gr.HTML()
                 parts["actions"] = gr.Plot(show_label=False, container=False, elem_classes="vv-plot")
             parts |= _looking(info.attends)
-            with gr.Column(**hidden) as parts["against"], gr.Accordion("Against the truth", open=False):
+            with gr.Accordion("Against the truth", open=False, elem_classes="vv-against"):
                 gr.HTML(words.heading("Above: true", "below: predicted"))
                 parts["strip"] = gr.Image(
                     show_label=False, interactive=False, buttons=[], container=False, image_mode="RGBA", format="png",
@@ -204,9 +207,9 @@ def show_answer(
         card.forming: variants.forming(films, done=True),
         card.figures: _figures(answer),
         card.target: _target(answer),
-        card.live: gr.update(value=None, visible=False),
-        card.executed: gr.update(value=None, visible=False),
-        card.run: gr.update(visible=can_run, interactive=can_run),
+        card.live: None,
+        card.executed: None,
+        card.run: gr.update(interactive=can_run),
         card.verdict: no_run,
         **show_horizon(card, service, answer, horizon),
         **_choices(card, attention),
@@ -228,12 +231,11 @@ def show_varied(card: Card, service: Service, varied: Varied, horizon: int, mome
     }
 
 
-def _other(service: Service, answer: Answer, horizon: int) -> Updates:
+def _other(service: Service, answer: Answer, horizon: int) -> str | None:
     """The film under the other instruction."""
     if answer.other is None or not len(answer.other.frames):
-        return gr.update(visible=False)
-    film = save_film(show.timeline(answer.start.frame, answer.other, horizon), service.steps_per_second)
-    return gr.update(value=film, visible=True)
+        return None
+    return save_film(show.timeline(answer.start.frame, answer.other, horizon), service.steps_per_second)
 
 
 def _actions(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
@@ -258,13 +260,12 @@ def _actions(card: Card, service: Service, answer: Answer, horizon: int) -> Upda
     return {card.curves: words.heading("Actions", ", ".join(lines)), card.actions: figure}
 
 
-def _target(answer: Answer) -> Updates:
+def _target(answer: Answer) -> Updates | None:
     """The picture that an answer's actions are to lead to."""
     target, time = answer.rollout.target, answer.rollout.target_time
     if target is None:
-        return gr.update(value=None, visible=False)
-    label = "Target" if time is None else f"Target, step {time}"
-    return gr.update(value=show.enlarge(target), label=label, visible=True)
+        return None
+    return gr.update(value=show.enlarge(target), label="Target" if time is None else f"Target, step {time}")
 
 
 def _figures(answer: Answer) -> str:
@@ -281,27 +282,26 @@ def _figures(answer: Answer) -> str:
             np.mean(np.asarray(values)[shared]) for values in (answer.quality.psnr, answer.quality.psnr_copy)
         )
         rows += [(f"{own:.1f} dB", "film PSNR"), (f"{copied:.1f} dB", "if still")]
-    return words.figures(rows, words.time_parts(rollout))
+    said = words.figures(rows, words.time_parts(rollout))
+    return said if answer.quality is None or not answer.quality.times else said + MEASURED
 
 
 def show_horizon(card: Card, service: Service, answer: Answer, horizon: int) -> Updates:
     """Film, actions and comparison, up to ``horizon`` control steps."""
     rollout, start, rate = answer.rollout, answer.start, service.steps_per_second
-    updates: Updates = {card.film: gr.update(visible=False), card.against: gr.update(visible=False)}
+    updates: Updates = {card.film: None, card.strip: None, card.quality: None}
     if len(rollout.frames):
         film = save_film(show.timeline(start.frame, rollout, horizon), rate)
         label = f"Dreamed by {rollout.dreamed_by}" if rollout.dreamed_by else IMAGINED
-        updates[card.film] = gr.update(value=film, label=label, visible=True)
+        updates[card.film] = gr.update(value=film, label=label)
     updates |= {card.other: _other(service, answer, horizon), **_actions(card, service, answer, horizon)}
     if answer.quality is not None and answer.quality.times and start.truth is not None:
         true = dict(zip(start.truth.times, start.truth.frames, strict=True))
         own = dict(zip(rollout.times, rollout.frames, strict=True))
         shown = [t for t in answer.quality.times if t <= horizon] or list(answer.quality.times[:1])
         picked = [shown[i] for i in sorted({round(i) for i in np.linspace(0, len(shown) - 1, 4)})]
-        updates[card.against] = gr.update(visible=True)
-        strip = show.strip([[true[t] for t in picked], [own[t] for t in picked]])
-        updates[card.strip] = gr.update(value=strip)
-        updates[card.quality] = gr.update(value=show.quality_figure(answer.quality, card.colour, rate))
+        updates[card.strip] = show.strip([[true[t] for t in picked], [own[t] for t in picked]])
+        updates[card.quality] = show.quality_figure(answer.quality, card.colour, rate)
     return updates
 
 
@@ -316,7 +316,7 @@ def _choices(card: Card, attention: Attention | None) -> Updates:
         card.word: gr.update(choices=chips, value=chips[-1][1]),
         card.layer: gr.update(choices=layers, value=ALL),
         card.head: gr.update(choices=head_choices(attention, ALL), value=ALL),
-        card.masses: gr.update(value=bars, visible=bars is not None),
+        card.masses: bars,
     }
 
 
@@ -351,7 +351,7 @@ def show_moment(
     return {
         card.caption: words.heading(caption.capitalize(), hint),
         card.frame: show.mark(frame, place) if attends else show.enlarge(frame),
-        card.true_frame: gr.update(value=None if true is None else show.enlarge(true), visible=true is not None),
+        card.true_frame: None if true is None else show.enlarge(true),
         **varied,
         **show_looks(card, answer, index, place, word, layer, head),
     }
@@ -386,11 +386,11 @@ def show_looks(
     heat = show.overlay(first, word_map(attention, word, 0, one_layer, one_head))
     updates = {
         card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
-        card.place_map: gr.update(visible=False),
+        card.place_map: None,
     }
     if looks_from_film(answer):
         looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
-        updates[card.place_map] = gr.update(value=show.overlay(first, looks), visible=True)
+        updates[card.place_map] = show.overlay(first, looks)
     return updates
 
 
@@ -413,8 +413,8 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
     yield {
         card.run: gr.update(interactive=False),
         card.verdict: words.busy("looking at the scene"),
-        card.executed: gr.update(value=None, visible=False),
-        card.live: gr.update(value=None if answer is None else show.enlarge(answer.start.frame), visible=True),
+        card.executed: None,
+        card.live: None if answer is None else show.enlarge(answer.start.frame),
     }
     rate, shown, now = service.steps_per_second, 1, None
     try:
@@ -427,12 +427,12 @@ def show_execution(card: Card, service: Service, answer: Answer | None, steps: i
             yield {card.live: show.enlarge(now.frames[-1]), card.verdict: words.execution(now, rate, steps)}
     except Exception as error:  # the border of the page, as in session.ask
         said = words.message(failure(error, card.info.title))
-        yield {card.live: gr.update(visible=False), card.verdict: said, card.run: gr.update(interactive=True)}
+        yield {card.live: None, card.verdict: said, card.run: gr.update(interactive=True)}
         return
     assert now is not None
     yield {
-        card.live: gr.update(visible=False),
-        card.executed: gr.update(value=save_film(list(now.frames), rate * show.SLOWDOWN), visible=True),
+        card.live: None,
+        card.executed: save_film(list(now.frames), rate * show.SLOWDOWN),
         card.verdict: words.execution(now, rate, steps),
         card.run: gr.update(interactive=True, value="Execute again"),
     }

@@ -36,7 +36,6 @@ class Truth:
     column: gr.Column
     status: gr.HTML
     film: gr.Video
-    pair: gr.Column
     caption: gr.HTML
     first: gr.Image
     frame: gr.Image
@@ -47,8 +46,8 @@ def _build_truth() -> Truth:
     with gr.Column(elem_classes="vv-card", elem_id="card-truth") as parts["column"]:
         gr.HTML(words.head("Truth", "What the simulator's scripted expert does from the same frame.", show.TRUE_COLOUR))
         parts["status"] = gr.HTML("", elem_classes="vv-status")
-        parts["film"] = cards.video("True", "vv-synced", visible=False)
-        with gr.Column(elem_classes="vv-section", visible=False) as parts["pair"]:
+        parts["film"] = cards.video("True", "vv-synced")
+        with gr.Column(elem_classes="vv-section vv-still"):
             parts["caption"] = gr.HTML()
             with gr.Row(elem_classes="vv-pair"):
                 parts["first"] = cards.picture("First frame")
@@ -67,21 +66,20 @@ def show_truth(truth: Truth, service: Service, start: Start, horizon: int, momen
         return {
             **updates,
             truth.status: words.busy("the expert is at work") if pending else words.message(NO_TRUTH, "quiet"),
-            truth.film: gr.update(visible=False),
+            truth.film: None,
         }
     film = cards.save_film(show.timeline(start.frame, start.truth, horizon), service.steps_per_second)
-    return {**updates, truth.status: "", truth.film: gr.update(value=film, visible=True)}
+    return {**updates, truth.status: "", truth.film: film}
 
 
 def show_true_moment(truth: Truth, service: Service, start: Start, moment: int) -> Updates:
     """The first frame, and the true one at a control step."""
-    updates: Updates = {truth.pair: gr.update(visible=True), truth.first: show.enlarge(start.frame)}
+    updates: Updates = {truth.first: show.enlarge(start.frame)}
     if start.truth is None:
-        return updates | {truth.caption: "", truth.frame: gr.update(visible=False)}
+        return updates | {truth.caption: words.heading("The first frame"), truth.frame: None}
     index = show.shown_at(start.truth.times, moment)
     caption = words.moment(start.truth.times[index], service.steps_per_second).capitalize()
-    still = gr.update(value=show.enlarge(start.truth.frames[index]), visible=True)
-    return updates | {truth.caption: words.heading(caption), truth.frame: still}
+    return updates | {truth.caption: words.heading(caption), truth.frame: show.enlarge(start.truth.frames[index])}
 
 
 # the tab

@@ -24,6 +24,8 @@ DEEP = ((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5))
 
 PLATE_FRAMES = 15
 """Of an episode, that its plate is made of."""
+ROOM_FRAMES = 1000
+"""Of all episodes, that the picture of the empty room is made of."""
 
 
 def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = REACH) -> NDArray[np.float32]:
@@ -144,6 +146,23 @@ class DreamWindows:
             chosen = np.argsort(frames[..., 1], axis=0)[-1 - PLATE_FRAMES // 5]
             self._plates[id(episode)] = np.take_along_axis(frames, chosen[None, ..., None], axis=0)[0]
         return self._plates[id(episode)]
+
+    def room(self) -> Frame:
+        """The empty room, (H, W, 3): the colour that most frames of all episodes show in a place.
+
+        Renderings have no noise: what is not hidden has the same colour in every one of them. So has the arm where
+        episodes begin, and where it is lit evenly: it is red, and left aside.
+        """
+        episodes = self.store.episodes[:: -(-len(self.store.episodes) // ROOM_FRAMES)]
+        frames = np.stack([e.frames[e.entry.steps * (4 + i % 4) // 7] for i, e in enumerate(episodes)]).astype(np.int32)
+        red, green, blue = np.moveaxis(frames, -1, 0)
+        none = -1 - np.arange(len(frames))[:, None, None]  # each another one
+        colours = np.sort(np.where(red > 2 * green, none, red << 16 | green << 8 | blue), axis=0)
+        best, longest, run = colours[0], np.zeros(colours.shape[1:]), np.zeros(colours.shape[1:])
+        for before, now in zip([colours[0], *colours], colours, strict=False):
+            run = np.where(now == before, run + 1, 1)
+            best, longest = np.where(run > longest, now, best), np.maximum(run, longest)
+        return np.stack([best >> 16, best >> 8 & 255, best & 255], axis=-1).astype(np.uint8)
 
     def _place(self, steps: int, generator: torch.Generator) -> tuple[StoredEpisode, int]:
         """An episode, and the newest given frame of a window in it."""

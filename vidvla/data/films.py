@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,36 @@ Latents = NDArray[np.float16]
 """(T + 1, C, h, w): an episode's frames as the codec encodes them."""
 
 
-def latents_of(store: EpisodeStore, codec: FrameCodec, fingerprint: str, batch: int = 64) -> list[Latents]:
-    """Every episode's frames encoded, in the order of ``store.episodes``.
+class EncodedFrames:
+    """Episodes' frames as a codec encodes them, shard by shard when first asked for.
 
     They are computed once a codec and shard and kept beside the data, so that adding shards costs only their own.
+
+    Args:
+        fingerprint: of the codec's weights, so that stale latents are never read.
     """
-    shards: dict[str, Latents] = {}
-    every = []
-    for episode in tqdm(store.episodes, desc="encoding frames", mininterval=5):
-        if episode.shard not in shards:
-            path = store.folder / f"{Path(episode.shard).stem}.latents-{fingerprint}.safetensors"
+
+    def __init__(self, store: EpisodeStore, codec: FrameCodec, fingerprint: str) -> None:
+        self.store, self.codec, self.fingerprint = store, codec, fingerprint
+        self._shards: dict[str, Latents] = {}
+
+    def __getitem__(self, episode: StoredEpisode) -> Latents:
+        if episode.shard not in self._shards:
+            path = self.store.folder / f"{Path(episode.shard).stem}.latents-{self.fingerprint}.safetensors"
             if not path.is_file():
-                _encode_shard([e for e in store.episodes if e.shard == episode.shard], codec, path, batch)
-            shards[episode.shard] = map_tensor(path, "latents", np.float16)
+                _encode_shard([e for e in self.store.episodes if e.shard == episode.shard], self.codec, path)
+            self._shards[episode.shard] = map_tensor(path, "latents", np.float16)
         start = episode.entry.frame
-        every.append(shards[episode.shard][start : start + len(episode.frames)])
-    return every
+        return self._shards[episode.shard][start : start + len(episode.frames)]
+
+    def encode(self, episodes: Sequence[StoredEpisode]) -> None:
+        """Have the shards of ``episodes`` ready."""
+        for episode in tqdm({e.shard: e for e in episodes}.values(), desc="encoding frames", delay=0.5):
+            self[episode]
 
 
 @torch.no_grad()
-def _encode_shard(episodes: list[StoredEpisode], codec: FrameCodec, path: Path, batch: int) -> None:
+def _encode_shard(episodes: list[StoredEpisode], codec: FrameCodec, path: Path, batch: int = 64) -> None:
     device = next(codec.parameters()).device
     frames = np.concatenate([e.frames for e in sorted(episodes, key=lambda e: e.entry.frame)])
     parts = [codec.encode(to_float(frames[i : i + batch]).to(device)) for i in range(0, len(frames), batch)]
@@ -141,14 +151,14 @@ class FilmData:
         limit: int | None = None,
     ) -> None:
         self.store = EpisodeStore(folder)
-        encoded = latents_of(self.store, codec, fingerprint)
-        self.latents = {id(e): latents for e, latents in zip(self.store.episodes, encoded, strict=True)}
+        self.latents = EncodedFrames(self.store, codec, fingerprint)
         self.to_unit = to_unit
         clean = [e for e in self.store.episodes if e.entry.kind in CLEAN_KINDS and e.entry.success >= 0]
         plain = [e for e in self.store.episodes if e.entry.caption]
         self.episodes = (plain or [e for e in clean if e.entry.clean_from <= e.entry.success])[:limit]
         if not self.episodes:
             raise ValueError(f"expected episodes with a predictable future in {folder}, got none")
+        self.latents.encode(self.episodes)
 
     def caption(self, episode: StoredEpisode, generator: torch.Generator) -> str:
         """One training phrasing of the episode's task, or the clip's own caption."""
@@ -193,7 +203,7 @@ class FilmData:
             times = spec.stride * np.arange(1, spec.frames + 1)
             known = np.zeros(spec.frames, dtype=bool)
         moments = np.minimum(start + np.concatenate([[0], times]), entry.steps)
-        latents = self.latents[id(episode)][moments]
+        latents = self.latents[episode][moments]
         steps = start + np.arange(spec.frames * spec.stride)
         mask = (steps < entry.steps) & (self.to_unit is not None) & (not infill)
         chosen = episode.expert_actions[np.minimum(steps, entry.steps - 1)]
@@ -208,12 +218,13 @@ class FilmData:
         """``size`` films of ``steps`` actions from episodes of every kind: inverse dynamics needs diverse actions."""
         if self.to_unit is None:
             raise ValueError("expected a world with actions, got clips without")
+        self.latents.encode(self.store.episodes)
         latents, actions, masks = [], [], []
         for _ in range(size):
             episode = self.store.pick(generator)
             start = draw(generator, episode.entry.steps)
             moments = np.minimum(start + np.arange(steps + 1), episode.entry.steps)
-            latents.append(self.latents[id(episode)][moments])
+            latents.append(self.latents[episode][moments])
             actions.append(self.to_unit(episode.actions[np.minimum(moments[:-1], episode.entry.steps - 1)]))
             masks.append(start + np.arange(steps) < episode.entry.steps)
         rows = [torch.from_numpy(np.stack(values)) for values in (latents, actions, masks)]

@@ -131,7 +131,7 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
                 return family.act(Request(frame, phrase, seed, job.steps))
 
             own = {t: act(book[t].canonical) for t in rivals}
-            spread = max(_apart(act(p), own[task]) for p in book[task].train[1:][:: len(book[task].train) // TOLD])
+            spread = max(_apart(act(p), own[task]) for p in book[task].train[1:FIRST_PHRASES][:: FIRST_PHRASES // TOLD])
             others = [t for t in rivals if t != task]
             apart = [t for t in others if _apart(own[t], own[task]) > spread]
             values["told_apart"][task].append(len(apart) / len(others))
@@ -151,6 +151,8 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
     return [*rows, *tasks_and_all(family.name, "told_apart", "share", values["told_apart"], mean)]
 
 
+FIRST_PHRASES = 24
+"""Training phrasings that a family's own spread is taken from; those that came later do not move the yardstick."""
 TOLD = 8
 """Training phrasings, about, that say how much actions vary between phrasings of one task."""
 

@@ -92,11 +92,12 @@ class Phase:
         name: ``<owner>.<phase>``, such as ``gr2.joint``.
         stage: makes what is trained, once earlier phases are done.
         config: how long and how.
-        parents: earlier phases whose weights this one builds on.
+        parents: earlier phases whose weights this one builds on: where they change it begins anew.
         trainer: trains the stage as the configuration says, resuming what stands in a folder: by gradients
             (:func:`~vidvla.train.loop.fit`) or by :func:`~vidvla.train.evolve.evolve`.
         optional: True where the family does without it: it is run where it is asked for by its name, and from then on
             kept up to date.
+        teachers: earlier phases that this one only learns from: where they change it goes on from its own weights.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Phase:
     parents: tuple[str, ...] = ()
     trainer: Callable[..., tuple[nn.Module, Progress]] = fit
     optional: bool = False
+    teachers: tuple[str, ...] = ()
 
 
 class Family(ABC):

@@ -96,7 +96,10 @@ class WorldModel(Family):
             Phase(TOUCH, lambda c: TouchStage(c, chosen, feed["touch"].steps), plans["touch"], (HAND,)),
             Phase(ARM, lambda c: ArmStage(c, chosen), plans["arm"]),
             *(first(entry) for entry in ENTRIES),
-            Phase(DREAM, lambda c: DreamStage(DREAM, c, chosen, feed["dream"], parent), plans["dream"], (parent,)),
+            Phase(
+                DREAM, lambda c: DreamStage(DREAM, c, chosen, feed["dream"], parent), plans["dream"], (parent,),
+                teachers=(HAND, ARM),
+            ),
         ]
 
     @classmethod

@@ -276,9 +276,9 @@ class DreamStage:
     def build(self, own: Path | None = None) -> nn.Module:
         start = own or (None if self.parent is None else self.context.weights(self.parent))
         net = load_dynamics(start, self.config)
-        if start is None:
-            checkpoint.load(self.context.weights(HAND)).fill(net.hand, "net")
-            checkpoint.load(self.context.weights(ARM)).fill(net.arm, "net")
+        net.room.copy_(to_float(self.windows.room()[None])[0])
+        checkpoint.load(self.context.weights(HAND)).fill(net.hand, "net")
+        checkpoint.load(self.context.weights(ARM)).fill(net.arm, "net")
         # Both are as good as they get, the arm would be half of a step's time, and what few windows say of the hand
         # ruins what many said.
         net.arm.requires_grad_(False)

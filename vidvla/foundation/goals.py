@@ -238,7 +238,7 @@ class GoalFamily(TwoNetFamily):
         return [
             *backbone_phases(size),
             Phase(imagining, goal_stage, plans[imagining], (CODEC, FILM)),
-            Phase(reaching, policy_stage, plans[reaching], (CODEC, FILM, imagining)),
+            Phase(reaching, policy_stage, plans[reaching], (CODEC, FILM), teachers=(imagining,)),
         ]
 
     def horizon(self, request: Request) -> int:

@@ -70,6 +70,7 @@ class DynamicsNet(nn.Module):
 
     positions: Tensor
     camera: Tensor
+    room: Tensor
 
     def __init__(
         self, history: int, told: int, action_dim: int, width: int = 16, layers: int = 4, entry: ActionEntry = "concat",
@@ -84,6 +85,7 @@ class DynamicsNet(nn.Module):
         self.enter_8 = nn.Conv2d(c3, d, 4, stride=2, padding=1)
         self.register_buffer("positions", grid_positions(8, d), persistent=False)
         self.register_buffer("camera", torch.tensor(camera), persistent=False)
+        self.register_buffer("room", torch.zeros(3, size, size))
         self.action = nn.Sequential(nn.Linear(action_dim, d), nn.SiLU(), nn.Linear(d, d))
         self.order = nn.Parameter(0.02 * torch.randn(1, told, d))
         self.level = nn.Sequential(nn.Linear(64, d), nn.SiLU(), nn.Linear(d, d))
@@ -165,11 +167,13 @@ class DynamicsNet(nn.Module):
         """
         return self._arm(places[:, -1], places[:, -2], target, grips)[1]
 
-    @staticmethod
-    def behind(frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
-        """What ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and how far that is known."""
+    def behind(self, frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
+        """What ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and how far that is known.
+
+        Without an earlier one nothing is known but how the empty room looks.
+        """
         now = torch.cat([frame, torch.ones_like(covered)], dim=1)
-        return torch.lerp(now, F.pad(frame, (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
+        return torch.lerp(now, F.pad(self.room[None], (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
 
     def _arm(self, place: Tensor, before: Tensor, target: Tensor, grips: Tensor) -> tuple[Tensor, Tensor]:
         """The arm's colours (B, 3, H, W), and what it covers, from 0 to 1, (B, 1, H, W)."""

@@ -27,8 +27,8 @@ SHARED = {CODEC: ("codec", "codec"), READER: ("reader", "net")}
 
 
 def _parents(context: Context, phase: Phase) -> dict[str, str]:
-    """Fingerprints of the weights that ``phase`` builds on, of those that are here."""
-    folders = {name: context.weights(name) for name in phase.parents}
+    """Fingerprints of the weights that ``phase`` builds on or learns from, of those that are here."""
+    folders = {name: context.weights(name) for name in (*phase.parents, *phase.teachers)}
     return {n: checkpoint.fingerprint(f) for n, f in folders.items() if (f / checkpoint.WEIGHTS).is_file()}
 
 
@@ -56,22 +56,28 @@ def _part(phase: Phase) -> str:
 def _begin(context: Context, phase: Phase) -> Path | None:
     """Get the run folder ready: the phase's own finished weights to begin with, or None to begin with its parents'.
 
-    A state or weights that came of other parents' weights are set aside.
+    A state or weights that came of other parents' weights are set aside, and so is a state at whose end the teachers
+    were others.
     """
     folder, final = context.runs / phase.name, context.weights(phase.name)
-    record, parents = _read(final / checkpoint.CONFIG), _parents(context, phase)
-    own = final if (final / checkpoint.WEIGHTS).is_file() and _unchanged(record.get("parents", {}), parents) else None
+    record, origin, parents = _read(final / checkpoint.CONFIG), _read(folder / ORIGIN), _parents(context, phase)
+
+    def built_on(known: dict[str, str]) -> bool:
+        return _unchanged({n: mark for n, mark in known.items() if n not in phase.teachers}, parents)
+
+    own = final if (final / checkpoint.WEIGHTS).is_file() and built_on(record.get("parents", {})) else None
     if (folder / STATE).is_file():
-        if _unchanged(_read(folder / ORIGIN).get("parents", {}), parents):
-            asked, trained, plan = phase.config.steps, state_step(folder), record.get("train", {})
+        known = origin.get("parents", {})
+        asked, trained, plan = phase.config.steps, state_step(folder), record.get("train", {})
+        if _unchanged(known, parents) or (built_on(known) and trained < asked):
             ended = trained == asked == plan.get("steps") and plan != phase.config.model_dump()
             if trained > asked or ended:
                 raise ValueError(
                     f"expected more than the {trained} steps that {phase.name} has trained, got {asked}"
                     f" (to begin anew with these settings, remove {folder})"
                 )
-            if not (folder / ORIGIN).is_file():
-                (folder / ORIGIN).write_text(json.dumps({"parents": parents, "earlier": []}, indent=2) + "\n")
+            origin = {"parents": parents, "earlier": origin.get("earlier", [])}
+            (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
             return own
         (folder / STATE).replace(folder / "stale.safetensors")
     earlier = [] if own is None else [{key: value for key, value in record.items() if key != "model"}]
