@@ -18,14 +18,14 @@ class Blocks(gr.Blocks):
     async def postprocess_data(
         self, block_fn: gr.blocks.BlockFunction, predictions: Any, state: Any
     ) -> list[Any]:  # fmt: skip
-        if not isinstance(predictions, dict) or not all(isinstance(part, gr.blocks.Block) for part in predictions):
+        parts = predictions if isinstance(predictions, dict) else {}
+        named = [index for index, part in enumerate(block_fn.outputs) if part in parts]
+        if len(named) < len(parts) or not named:  # no dictionary of parts, or one that Gradio refuses
             return await super().postprocess_data(block_fn, predictions, state)
+        alone = copy.copy(block_fn)
+        alone.outputs = [block_fn.outputs[index] for index in named]
         answers: list[Any] = [gr.skip()] * len(block_fn.outputs)
-        named = [index for index, part in enumerate(block_fn.outputs) if part in predictions]
-        if named:
-            alone = copy.copy(block_fn)
-            alone.outputs = [block_fn.outputs[index] for index in named]
-            shown = await super().postprocess_data(alone, predictions, state)
-            for index, value in zip(named, shown, strict=True):
-                answers[index] = value
+        shown = await super().postprocess_data(alone, predictions, state)
+        for index, value in zip(named, shown, strict=True):
+            answers[index] = value
         return answers

@@ -6,6 +6,7 @@
   // Cards without holes between them: each keeps its column, and spans as many of the grid's fine rows as it is high.
   const ROW = 4;
   const pack = (grid) => {
+    [...grid.children].forEach((card) => { card.style.gridColumn = ""; }); // or columns that no longer fit would count
     const style = getComputedStyle(grid), columns = style.gridTemplateColumns.split(" ").length;
     [...grid.children].filter((card) => card.offsetHeight).forEach((card, index) => {
       card.style.gridColumn = `${(index % columns) + 1}`;

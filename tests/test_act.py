@@ -193,7 +193,7 @@ def test_one_failure_stays_in_its_column(
     assert any("ran out of memory" in str(update.get(page.columns["gr2"].status)) for update in updates)
     ends = [update for update in updates if page.columns["bc"].film in update][-1]
     assert "vv-badge" in ends[page.columns["bc"].status]
-    assert ends[page.columns["bc"].film]["value"].endswith(".mp4")
+    assert ends[page.columns["bc"].film].endswith(".mp4")
 
 
 def test_forgotten_looks_say_so(service: Service, page: Act) -> None:

@@ -240,7 +240,7 @@ def test_executing_streams_and_ends_in_a_badge(service: Service, form: Form) -> 
     (answer,) = [event for event in session.ask(service, asked, silent) if isinstance(event, Answer)]
     updates = list(cards.show_execution(card, service, answer, 4, cards.Turn()))
     assert any(card.live in update for update in updates[1:-1])
-    assert "vv-badge" in updates[-1][card.verdict] and updates[-1][card.executed]["value"].endswith(".mp4")
+    assert "vv-badge" in updates[-1][card.verdict] and updates[-1][card.executed].endswith(".mp4")
     (_, refused) = cards.show_execution(card, service, None, 4, cards.Turn())
     assert "too old" in refused[card.verdict]
     turn = cards.Turn()

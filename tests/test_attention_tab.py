@@ -181,8 +181,8 @@ def test_looking_names_attention_and_gradients_as_such(page: Inspector, name: st
     assert updates[page.message] == ""
     by = attention.BY_ATTENTION if name == "gr2" else attention.BY_GRADIENT
     for maps in (page.place, page.said, page.actions):
-        assert by in updates[maps.heading] and updates[maps.picture]["visible"]
-    assert updates[page.masses]["visible"] == updates[page.reading]["visible"] == (name == "gr2")
+        assert by in updates[maps.heading] and updates[maps.picture] is not None
+    assert [updates[part] is not None for part in (page.masses, page.reading)] == 2 * [name == "gr2"]
     view: View = updates[page.view]
     last = page.pick_layer(view, 0) if name == "gr2" else page.pick_word(view, 1)
     assert last[page.message] == ""

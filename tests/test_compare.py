@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import shutil
 import threading
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from app import session, show
+from app.blocks import Blocks
 from app.main import launch
 from app.session import SAMPLE, UPLOAD, Answer, Asked, Begun, Event, Failed, Form, Forming, Varied
 from app.tabs import card as cards
@@ -260,6 +262,31 @@ def test_chosen_families_show_their_columns(service: Service) -> None:
     assert [name for _, name in page.panel.families.choices] == ["gr2", "wma", "bc"]
 
 
+def test_parts_are_there_from_the_start(service: Service, form: Form) -> None:
+    """Updates of parts that are only being mounted get lost on busy machines."""
+    page = page_of(service)
+    for update in predicted(page, form):
+        for part, value in update.items():
+            assert part is page.moment or not (isinstance(value, dict) and "visible" in value), part
+    for card in page.cards.values():
+        parts = [card.film, card.other, card.target, card.live, card.executed, card.frame, card.true_frame]
+        assert all(part.visible is True for part in parts)
+
+
+def test_what_an_answer_leaves_alone_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Blocks() as page:
+        parts = [gr.HTML() for _ in range(3)]
+        button = gr.Button()
+        button.click(lambda: {parts[1]: "new"}, None, parts)
+    made: list[gr.HTML] = []
+    monkeypatch.setattr(gr.HTML, "__init__", lambda self, *_, **__: made.append(self))
+    (handler,) = page.fns.values()
+    shown = asyncio.run(page.postprocess_data(handler, {parts[1]: "new"}, None))
+    assert shown == [gr.skip(), "new", gr.skip()] and made == []
+    with pytest.raises(ValueError, match="not specified as output"):
+        asyncio.run(page.postprocess_data(handler, {button: "new"}, None))
+
+
 # targets
 
 
@@ -394,5 +421,10 @@ def test_a_person_varies_a_question(address: str) -> None:
         expect(card.locator(".vv-forming img")).to_have_count(2)
         expect(page.locator("#card-bc .vv-error")).to_contain_text("ran out")
         expect(page.locator("#vv-predict")).to_have_text("Predict")
+        page.set_viewport_size({"width": 390, "height": 844})  # cards that stood side by side stand below one another
+        page.wait_for_function(
+            "new Set([...document.querySelectorAll('#vv-cards > *')].filter((card) => card.offsetHeight)"
+            ".map((card) => card.offsetLeft)).size === 1"
+        )
         browser.close()
     assert complaints == []

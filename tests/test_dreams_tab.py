@@ -138,7 +138,7 @@ def test_a_run_in_both_streams_and_ends_in_two_films(service: Service) -> None:
     duo, last = live.duo, updates[-2]
     for side in (duo.dream, duo.real):
         assert any(side.live in update for update in updates[1:-2])
-        assert last[side.film]["value"].endswith(".mp4") and "vv-badge" in last[side.verdict]
+        assert last[side.film].endswith(".mp4") and "vv-badge" in last[side.verdict]
     assert dreams.JUDGED in last[duo.dream.verdict] and "% likely" in last[duo.dream.verdict]
     assert "gree: fulfilled in" in last[duo.said]
     assert updates[-1][live.run]["interactive"] and updates[0][live.run]["interactive"] is False
@@ -210,7 +210,7 @@ def test_generations_are_replayed_in_their_dream_and_in_the_simulator(service: S
     assert "begin with" in opened[card.duo.said]
     shown, end = list(card.replay("vmc", 0, 500_000, 0.5))[1:]
     for side in (card.duo.dream, card.duo.real):
-        assert shown[side.film]["value"].endswith(".mp4") and "score" in shown[side.verdict]
+        assert shown[side.film].endswith(".mp4") and "score" in shown[side.verdict]
     assert end[card.message] == "" and end[card.run]["interactive"]
     played = [update[card.generation]["value"] for update in list(card.evolve("vmc", 500_000, 0.5))[1:-1]]
     assert played == [0, 1]

@@ -142,8 +142,8 @@ class Act:
         for name, column in self.columns.items():
             updates |= {
                 column.status: words.busy(WAITING) if name in names else "",
-                column.figures: "", column.looks: None, column.live: gr.update(value=None, visible=True),
-                column.film: gr.update(value=None, visible=False), column.look: gr.update(choices=[], visible=False),
+                column.figures: "", column.looks: None, column.live: None, column.film: None,
+                column.look: gr.update(choices=[], value=None),
             }  # fmt: skip
         return updates
 
@@ -180,9 +180,9 @@ def show_end(column: Column, service: Service, watched: Watched) -> Updates:
     return {
         column.looks: looks,
         column.status: words.badge(watched.execution.success, _how_long(watched, rate)),
-        column.live: gr.update(visible=False),
-        column.film: gr.update(value=film, visible=True),
-        column.look: gr.update(choices=choices, value=0, visible=True),
+        column.live: None,
+        column.film: film,
+        column.look: gr.update(choices=choices, value=0),
         **show_look(column, service, looks, 0),
     }
 
@@ -205,14 +205,14 @@ def show_look(column: Column, service: Service, looks: Sequence[Seen] | None, in
     return {
         column.caption: words.heading(said, BLIND if expected is None else hint),
         column.saw: show.enlarge(look.saw),
-        column.imagined: gr.update(value=expected, visible=expected is not None),
+        column.imagined: expected,
         column.came: show.enlarge(look.came),
     }
 
 
 def show_failure(column: Column, sentence: str) -> Updates:
     """A family that could not act, or not to the end."""
-    return {column.status: words.message(sentence), column.figures: "", column.live: gr.update(visible=False)}
+    return {column.status: words.message(sentence), column.figures: "", column.live: None}
 
 
 # the tab
@@ -226,11 +226,9 @@ def _build_column(info: FamilyInfo, colour: str) -> Column:
         with gr.Column(elem_classes="vv-body"):  # always there, hidden by the style sheet: see card.build_card
             gr.HTML(words.heading(IMAGINED.capitalize() if info.films else BLIND.capitalize(), "in the simulator"))
             parts["live"] = cards.picture("Acting", "vv-wide", show_label=False)
-            parts["film"] = cards.video("Acted", "vv-wide", show_label=False, visible=False)
+            parts["film"] = cards.video("Acted", "vv-wide", show_label=False)
             parts["figures"] = gr.HTML()
-            parts["look"] = gr.Radio(
-                [], label="Looks", show_label=False, container=False, elem_classes="vv-chips", visible=False
-            )
+            parts["look"] = gr.Radio([], label="Looks", show_label=False, container=False, elem_classes="vv-chips")
             parts["caption"] = gr.HTML()
             with gr.Row(elem_classes="vv-pair"):
                 parts["saw"] = cards.picture("Saw")

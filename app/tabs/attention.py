@@ -138,7 +138,7 @@ class Inspector:
             return {
                 self.message: "",
                 self.preview: show.enlarge(seen.pictures[0]),
-                self.word: gr.update(choices=chips, value=view.word if chips else None, visible=bool(chips)),
+                self.word: gr.update(choices=chips, value=view.word if chips else None),
                 self.layer: gr.update(choices=[("finest, mean", ALL), *layers], value=ALL, visible=bool(layers)),
                 self.head: gr.update(choices=self._heads(view), value=ALL, visible=bool(layers)),
                 **self._place(view), **self._said(view), **self._actions(view), **self._charts(view),
@@ -198,7 +198,7 @@ class Inspector:
             self.frames.heading: words.heading(
                 f"{seen.family.title}: the frames", "click a place in any of them" if seen.clickable else ""
             ),
-            self.frames.picture: gr.update(value=looking.marked(seen, view.column, view.place), visible=True),
+            self.frames.picture: looking.marked(seen, view.column, view.place),
             self.frames.captions: _captions(times),
             **self._row(self.place, f"{does} ({by})", seen, row),
         }
@@ -221,7 +221,7 @@ class Inspector:
         known = any(heat is not None for heat in row.maps)
         return {
             maps.heading: words.heading(title, row.said if known else ""),
-            maps.picture: gr.update(value=looking.heated(seen, row) if known else None, visible=known),
+            maps.picture: looking.heated(seen, row) if known else None,
             maps.captions: _captions([looking.percent(share) for share in row.shares]) if known
             else words.message(row.said, "quiet"),
         }  # fmt: skip
@@ -234,13 +234,13 @@ class Inspector:
         updates: Updates = {
             self.reads: "",
             self.charts: BY_LAYER if film else words.message(none, "note"),
-            self.masses: gr.update(value=None, visible=False), self.reading: gr.update(value=None, visible=False),
-        }  # fmt: skip
+            self.masses: None,
+            self.reading: None,
+        }
         if attention is not None and film:
-            updates[self.masses] = gr.update(value=show.mass_figure(mass_by_layer(attention)), visible=True)
+            updates[self.masses] = show.mass_figure(mass_by_layer(attention))
         if attention is not None and tokens:
-            chart = show.mass_figure(action_mass_by_layer(attention))
-            updates[self.reading] = gr.update(value=chart, visible=True)
+            updates[self.reading] = show.mass_figure(action_mass_by_layer(attention))
             updates[self.reads] = words.heading("By layer: where action tokens look")
         return updates
 
@@ -262,7 +262,7 @@ def _maps(kind: str, clickable: bool = False) -> Maps:
     heading = gr.HTML()
     picture = gr.Image(
         show_label=False, interactive=False, buttons=[], container=False, image_mode="RGBA", format="png",
-        elem_classes=f"vv-strip vv-look-{kind}{' vv-click' if clickable else ''}", visible=False,
+        elem_classes=f"vv-strip vv-look-{kind}{' vv-click' if clickable else ''}",
     )  # fmt: skip
     return Maps(heading, picture, gr.HTML())
 
@@ -320,16 +320,14 @@ def build_inspector(service: Service) -> Inspector:
             with gr.Column(elem_classes="vv-card"):
                 parts["frames"] = _maps("frames", clickable=True)
                 parts["place"] = _maps("place")
-                parts["word"] = gr.Radio(
-                    [], label="Word", show_label=False, container=False, elem_classes="vv-chips", visible=False
-                )
+                parts["word"] = gr.Radio([], label="Word", show_label=False, container=False, elem_classes="vv-chips")
                 parts["said"], parts["actions"] = _maps("word"), _maps("actions")
             with gr.Column(elem_classes="vv-card vv-layers"):
                 with gr.Row():
                     parts["layer"] = gr.Dropdown([], label="Layer", min_width=80, visible=False)
                     parts["head"] = gr.Dropdown([], label="Head", min_width=80, visible=False)
                 parts["charts"] = gr.HTML()
-                bare: Any = {"show_label": False, "container": False, "visible": False}
+                bare: Any = {"show_label": False, "container": False}
                 parts["masses"] = gr.Plot(elem_classes="vv-plot vv-masses", **bare)
                 parts["reads"] = gr.HTML()
                 parts["reading"] = gr.Plot(elem_classes="vv-plot vv-reading", **bare)

@@ -50,7 +50,7 @@ def build_duo(dream: str = "Dream", real: str = "Simulator") -> Duo:
 def _build_side(label: str) -> Side:
     with gr.Column(min_width=60):
         live = cards.picture(label)
-        film = cards.video(label, visible=False)
+        film = cards.video(label)
         return Side(live, film, gr.HTML())
 
 
@@ -66,15 +66,13 @@ def show_start(duo: Duo, service: Service, task: str | None, seed: float | None)
 
 def show_still(side: Side, frame: Frame, verdict: str = "") -> Updates:
     """One frame instead of a film."""
-    still = gr.update(value=show.enlarge(frame), visible=True)
-    return {side.live: still, side.film: gr.update(value=None, visible=False), side.verdict: verdict}
+    return {side.live: show.enlarge(frame), side.film: None, side.verdict: verdict}
 
 
 def show_film(side: Side, service: Service, frames: Sequence[Frame], verdict: str) -> Updates:
     """A film at the world's own speed, and how it ended."""
     film = cards.save_film(list(frames), service.steps_per_second * show.SLOWDOWN)
-    shown = gr.update(value=film, visible=True)
-    return {side.live: gr.update(visible=False), side.film: shown, side.verdict: verdict}
+    return {side.live: None, side.film: film, side.verdict: verdict}
 
 
 def can_ask(components: Sequence[Any], able: bool) -> Updates:
