@@ -8,16 +8,14 @@ from typing import Any
 import gradio as gr
 
 
-class Blocks(gr.Blocks):
+class Blocks(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not read
     """Blocks whose handlers pay for the parts that they name alone.
 
     A handler that answers with a dictionary leaves most of its outputs as they are. Gradio builds each of these anew
     all the same, with the schema of its interface: .7 ms a part and answer, seconds for a question to eight families.
     """
 
-    async def postprocess_data(
-        self, block_fn: gr.blocks.BlockFunction, predictions: Any, state: Any
-    ) -> list[Any]:  # fmt: skip
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         parts = predictions if isinstance(predictions, dict) else {}
         named = [index for index, part in enumerate(block_fn.outputs) if part in parts]
         if len(named) < len(parts) or not named:  # no dictionary of parts, or one that Gradio refuses

@@ -212,11 +212,10 @@ def actions_figure(
         layout[f"yaxis{which}"] = _axis(range=limits, nticks=3, domain=[max(top - height, 0.0), top])
         layout["annotations"].append(_title(title, 0, top, xanchor="left"))
         for edge, fill in zip(band or (), (None, "tonexty"), strict=False):
-            line = {"width": 0, "shape": "hv", "color": curves[0][1]}
-            shade = _curve("seeds", *_held(edge[:, axis], steps_per_second), line)
-            data.append(
-                {**shade, "mode": "lines", "fill": fill, "opacity": 0.5, "hoverinfo": "skip"} | {"yaxis": f"y{which}"}
-            )
+            outline = {"width": 0, "shape": "hv", "color": curves[0][1]}
+            shade = _curve("seeds", *_held(edge[:, axis], steps_per_second), outline)
+            shade |= {"mode": "lines", "fill": fill, "opacity": 0.5, "hoverinfo": "skip", "yaxis": f"y{which}"}
+            data.append(shade)
         for name, line, values in drawn:
             curve = _curve(name, *_held(values[:, axis], steps_per_second), {**line, "shape": "hv"})
             data.append({**curve, "mode": "lines", "yaxis": f"y{which}"})

@@ -226,7 +226,7 @@ MEASURES = {
     "speed": Measure("speed.json", measure_speed),
     "rollout": Measure(
         "rollout.json", _dreaming(lambda f, j: measure_rollout(f, j.tasks, j.seeds)),
-        seeds=range(500_000, 500_002),
+        seeds=range(500_000, 500_003),
     ),
     "following": Measure(
         "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds))

@@ -238,7 +238,8 @@ def publish_codec(context: Context) -> None:
     """Ship the codec that all film families decode with, and what frames it has seen look like."""
     folder = context.weights(CODEC)
     codec = load_codec(folder)
-    latents = np.concatenate([episode[::17] for episode in film_data(context, WORLD).latents.values()])
+    data = film_data(context, WORLD)
+    latents = np.concatenate([data.latents[episode][::17] for episode in data.episodes])
     familiar = Familiarity.fit(codec, torch.from_numpy(latents.astype(np.float32)))
     config = checkpoint.load(folder).config | {"familiar": {"limit": familiar.limit}}
     checkpoint.save(context.checkpoints / "codec", {"codec": codec, "familiar": familiar.tensors()}, config)
