@@ -12,7 +12,7 @@ from app.blocks import Blocks
 from app.socket import Sockets
 from app.tabs import act, attention, compare, dreams, drive, models
 from vidvla.eval.rollouts import EPISODE_STEPS
-from vidvla.service import Service
+from vidvla.service import Service, leave_a_core
 
 TITLE = "vidvla: a world-model playground"
 HEADER = """
@@ -100,6 +100,7 @@ def launch(
         port: the first free one where None.
     """
     sys.setswitchinterval(SWITCH)
+    leave_a_core()
     page = build(service, episode_steps).queue(default_concurrency_limit=4)
     options: Any = {"footer_links": [], "state_session_capacity": SESSIONS, "max_file_size": "25mb"}
     options["app_kwargs"] = {"routes": Sockets(service).routes()}

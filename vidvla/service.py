@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,11 @@ def enough_memory(title: str) -> Iterator[None]:
         raise ValueError(
             f"expected memory for an answer of {title}, but it ran out: free some and ask again"
         ) from error
+
+
+def leave_a_core() -> None:
+    """Keep torch off one core, for the simulator and for what shows answers meanwhile."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
 
 
 class Service(Scenes):

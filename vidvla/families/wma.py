@@ -97,7 +97,10 @@ class WorldModel(Family):
             Phase(ARM, lambda c: ArmStage(c, chosen), plans["arm"]),
             *(first(entry) for entry in ENTRIES),
             Phase(
-                DREAM, lambda c: DreamStage(DREAM, c, chosen, feed["dream"], parent), plans["dream"], (parent,),
+                DREAM,
+                lambda c: DreamStage(DREAM, c, chosen, feed["dream"], parent),
+                plans["dream"],
+                (parent,),
                 teachers=(HAND, ARM),
             ),
         ]
