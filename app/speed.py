@@ -23,8 +23,10 @@ WARM_PRESSES = 2
 PRESSES = 8
 PREVIEW = "#vv-panel .vv-preview img"
 """Where Compare shows the first frame."""
+SETTLED = 0.5
+"""Seconds without a change after which all answers are there: Gradio draws parts in an order of its own."""
 PRESS = """
-(patience) => new Promise((resolve, reject) => {
+([patience, settled]) => new Promise((resolve, reject) => {
   const button = () => document.querySelector("#vv-predict");
   const pictures = () => [...document.querySelectorAll("#vv-cards > :not(#card-truth) :is(img, video)")];
   const drawn = (one) => one.tagName === "IMG" ? one.complete && one.naturalWidth > 0 : one.readyState > 1;
@@ -32,12 +34,17 @@ PRESS = """
   const start = performance.now();
   let first = null;
   let asked = false;
+  let before = "";
+  let last = 0;
   const look = () => {
     const seconds = (performance.now() - start) / 1000;
     const seen = pictures().filter((one) => one.checkVisibility());
     if (seen.some((one) => !known.has(one.src) && drawn(one))) first ??= seconds;
     asked ||= button().disabled;
-    if (asked && !button().disabled && seen.every(drawn)) return resolve([first, seconds]);
+    const now = [button().disabled, ...seen.map((one) => drawn(one) && one.src)].join(" ");
+    if (now !== before) [before, last] = [now, seconds];
+    const done = asked && !button().disabled && seen.every(drawn);
+    if (done && seconds - last > settled) return resolve([first, last]);
     if (seconds > patience) return reject(new Error(`no answer within ${patience} seconds`));
     requestAnimationFrame(look);
   };
@@ -115,7 +122,7 @@ def page_speed(service: Service, presses: int = PRESSES) -> list[Row]:
         for press in range(WARM_PRESSES + presses):
             if press:
                 _next_scene(tab)
-            first, every = tab.evaluate(PRESS, PATIENCE)
+            first, every = tab.evaluate(PRESS, [PATIENCE, SETTLED])
             for said in tab.locator("#vv-message .vv-error, #vv-cards .vv-error").all_text_contents():
                 raise RuntimeError(f"expected every family to answer, got: {said}")
             if first is None:

@@ -263,7 +263,7 @@ def test_chosen_families_show_their_columns(service: Service) -> None:
 
 
 def test_parts_are_there_from_the_start(service: Service, form: Form) -> None:
-    """Updates of parts that are only being mounted get lost on busy machines."""
+    """Parts that are mounted when they are first shown keep the page busy while answers come."""
     page = page_of(service)
     for update in predicted(page, form):
         for part, value in update.items():
@@ -285,6 +285,23 @@ def test_what_an_answer_leaves_alone_costs_nothing(monkeypatch: pytest.MonkeyPat
     assert shown == [gr.skip(), "new", gr.skip()] and made == []
     with pytest.raises(ValueError, match="not specified as output"):
         asyncio.run(page.postprocess_data(handler, {button: "new"}, None))
+
+
+def test_what_streams_is_sent_whole() -> None:
+    """Gradio's page would change a picture's value in place before it is drawn."""
+    with Blocks() as page:
+        picture, text = gr.Image(), gr.HTML()
+        gr.Button().click(lambda: None, None, [picture, text])
+    (handler,) = page.fns.values()
+    first, second, still = {"path": "a.png", "url": "a"}, {"__type__": "update"}, "same"
+
+    def told(picture: dict[str, str], final: bool = False) -> list[Any]:
+        return page.handle_streaming_diffs(handler, [dict(picture), still], "session", "run", final)
+
+    assert told(first) == [first, still]
+    assert told(second) == [[["replace", [], second]], []]
+    assert told(first) == [[["replace", [], first]], []]
+    assert told(first, final=True) == [first, still]
 
 
 # targets

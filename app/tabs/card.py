@@ -104,8 +104,8 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
         parts["controls"] = variants.build_controls(info)
         parts["status"] = gr.HTML("", elem_classes="vv-status")
         parts["forming"] = gr.HTML("", elem_classes="vv-formed")
-        # Gradio mounts what is invisible only once it is shown, and loses updates that come meanwhile, on a busy
-        # machine most of them. So everything is always there, and the style sheet hides what is empty
+        # everything is mounted from the start, and the style sheet hides what is empty: what is mounted late costs the
+        # page more than the answer itself
         with gr.Column(elem_classes="vv-body"):
             with gr.Row(elem_classes="vv-pair"):
                 parts["film"] = video(IMAGINED, "vv-synced")
