@@ -73,14 +73,14 @@ def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOL
     """A film as mp4 (H.264, yuv420p: what browsers play), one frame a control step, slowed down.
 
     Args:
-        frames: (H, W, 3) uint8 each, of one aspect ratio and any sizes; W is H or an even multiple of it.
+        frames: (H, W, 3) uint8 each, of one aspect ratio and any sizes.
         steps_per_second: control steps a second of the world.
         hold: how often the last frame is repeated.
     """
     buffer = io.BytesIO()
     rate = Fraction(steps_per_second / slowdown).limit_denominator(1000)
     height, width = frames[0].shape[:2]
-    width, height = FILM_SIDE * width // height, FILM_SIDE
+    width, height = 2 * round(FILM_SIDE * width / height / 2), FILM_SIDE
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "ultrafast"})
         stream.height, stream.width = height, width

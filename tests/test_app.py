@@ -276,7 +276,7 @@ def test_films_are_what_browsers_play() -> None:
         assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == 8
     assert [round(float(f.mean()) / 120) for f in decoded] == [0, 1, 2, 2, 2]
-    assert decoded[0].shape == (show.SIDE, show.SIDE, 3)
+    assert decoded[0].shape == (show.FILM_SIDE, show.FILM_SIDE, 3)
 
 
 def test_a_moment_shows_what_the_film_shows() -> None:
