@@ -263,7 +263,7 @@ def test_chosen_families_show_their_columns(service: Service) -> None:
 
 
 def test_parts_are_there_from_the_start(service: Service, form: Form) -> None:
-    """Parts that are mounted when they are first shown keep the page busy while answers come."""
+    """Whether a part shows hangs on what it holds: the style sheet hides empty ones."""
     page = page_of(service)
     for update in predicted(page, form):
         for part, value in update.items():

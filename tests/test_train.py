@@ -177,8 +177,8 @@ def test_film_and_actions_are_learned_together(tmp_path: Path, robot_stage: Film
             values = robot_stage.loss(net, batch, torch.Generator().manual_seed(8))
         return {name: float(value) for name, value in values.items()}
 
-    fresh, trained = losses(1), losses(60)
-    assert trained["film"] < 0.97 * fresh["film"] and trained["action"] < 0.9 * fresh["action"]
+    fresh, trained = losses(1), losses(200)
+    assert trained["film"] < 0.9 * fresh["film"] and trained["action"] < 0.9 * fresh["action"]
 
 
 def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:

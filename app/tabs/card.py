@@ -104,8 +104,7 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
         parts["controls"] = variants.build_controls(info)
         parts["status"] = gr.HTML("", elem_classes="vv-status")
         parts["forming"] = gr.HTML("", elem_classes="vv-formed")
-        # everything is mounted from the start, and the style sheet hides what is empty: what is mounted late costs the
-        # page more than the answer itself
+        # everything is mounted from the start, and the style sheet hides what is empty
         with gr.Column(elem_classes="vv-body"):
             with gr.Row(elem_classes="vv-pair"):
                 parts["film"] = video(IMAGINED, "vv-synced")

@@ -131,7 +131,8 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
                 return family.act(Request(frame, phrase, seed, job.steps))
 
             own = {t: act(book[t].canonical) for t in rivals}
-            spread = max(_apart(act(p), own[task]) for p in book[task].train[1:FIRST_PHRASES][:: FIRST_PHRASES // TOLD])
+            first = book[task].train[:FIRST_PHRASES]
+            spread = max(_apart(act(p), own[task]) for p in first[1:][:: len(first) // TOLD])
             others = [t for t in rivals if t != task]
             apart = [t for t in others if _apart(own[t], own[task]) > spread]
             values["told_apart"][task].append(len(apart) / len(others))
