@@ -400,6 +400,12 @@ def test_the_api_refuses_what_is_out_of_range_with_the_range(address: str) -> No
         assert said in str(job.outputs()), label
 
 
+def unfold(page: Any, fold: Any) -> None:
+    """Open a fold and give it two frames: in the next one Gradio sets what it mounts to its first values once more."""
+    fold.click()
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.timeout(1200)
 def test_a_person_varies_a_question(address: str) -> None:
@@ -417,7 +423,7 @@ def test_a_person_varies_a_question(address: str) -> None:
         page.locator(".vv-segments").get_by_text("Sample").click()
         expect(page.get_by_label("Instruction")).to_have_value("open the door")
         card = page.locator("#card-gr2")
-        card.get_by_text("Controls").click()
+        unfold(page, card.get_by_text("Controls"))
         guidance = card.get_by_label("Guidance")
         expect(guidance).to_have_attribute("placeholder", variants.INHERITED)
         guidance.fill("12")
@@ -425,7 +431,7 @@ def test_a_person_varies_a_question(address: str) -> None:
         expect(page.locator("#vv-message .vv-error")).to_contain_text("from 0 to 10")
         guidance.fill("2")
         page.get_by_label("What if").fill("close the door")
-        page.get_by_role("button", name="Sampling").click()
+        unfold(page, page.get_by_role("button", name="Sampling"))
         seeds = page.get_by_label("number input for Seeds")
         seeds.fill("2")
         seeds.press("Tab")
