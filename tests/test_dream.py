@@ -16,11 +16,13 @@ from vidvla.families.wma import WorldModel
 from vidvla.foundation.dream_stages import (
     ARM,
     HAND,
+    JOINTS,
     ArmStage,
     DreamNet,
     DreamStage,
     FeedConfig,
     HandStage,
+    JointStage,
     TouchStage,
 )
 from vidvla.foundation.dreamer import (
@@ -28,14 +30,12 @@ from vidvla.foundation.dreamer import (
     Dreamer,
     DreamState,
     DynamicsConfig,
-    metres,
     rounded,
     sent_on,
     shown,
-    unit_camera,
-    unit_place,
 )
-from vidvla.foundation.reader import MIDDLE, Reader
+from vidvla.foundation.pose import MIDDLE, POSE, metres, unit_camera, unit_place, unit_pose
+from vidvla.foundation.reader import Reader
 from vidvla.foundation.stages import unit_actions
 from vidvla.nn.arm import MAPS, hand_maps, seen_at
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet, warp
@@ -66,9 +66,9 @@ def dreamer(entry: ActionEntry = "concat") -> Dreamer:
     return Dreamer(net(entry), None, torch.device("cpu"), nowhere)
 
 
-def nowhere(frames: Frame) -> np.ndarray:
-    """Reads every hand in the middle of its workspace."""
-    return np.tile(np.array(MIDDLE, np.float32), (len(frames), 1))
+def nowhere(frames: Frame) -> torch.Tensor:
+    """Reads every hand in the middle of its workspace, and every joint in the middle of its range."""
+    return torch.zeros(len(frames), POSE)
 
 
 def world_model() -> WorldModel:
@@ -97,11 +97,17 @@ def test_windows_hold_the_actions_that_lead_to_each_frame(windows: DreamWindows)
                 true = unit(episode.actions[lead]) if lead >= 0 else np.zeros(4)
                 if not np.allclose(batch.actions[row, step, back], true, atol=1e-5):
                     return False
-        if not np.array_equal(episode.hands[moments], batch.places[row]):
+        if not np.array_equal(episode.hands[moments], batch.poses[row, :, :3]):
+            return False
+        if not np.array_equal(episode.joints[moments], batch.poses[row, :, 3:]):
             return False
         if not np.array_equal(sent(episode.hands[0], unit(episode.actions))[moments[1:]], batch.targets[row]):
             return False
-        return any(np.array_equal(episode.frames[t], batch.anchor[row]) for t in range(now + 1))
+        return any(
+            np.array_equal(episode.frames[t], batch.anchor[row])
+            and np.array_equal(episode.joints[t], batch.anchor_pose[row, 3:])
+            for t in range(now + 1)
+        )
 
     for row in range(24):
         assert any(fits(row, e, now) for e in windows.store.episodes for now in range(e.entry.steps))
@@ -125,11 +131,25 @@ def test_the_hands_net_learns_where_the_hand_goes(tmp_path: Path, windows: Dream
     plan = TrainConfig(steps=150, batch=16, lr=3e-3, warmup=5, ema=0.9)
     model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
     batch = windows.hands(64, 4, torch.Generator().manual_seed(1))
-    places = unit_place(batch.places)
+    places = unit_place(batch.poses[..., :3])
     with torch.no_grad():
         after = model(places[:, :2], unit_place(batch.targets)[:, :2], batch.actions[:, 0])
     missed, still = ((place - places[:, 2]).norm(dim=1).mean() for place in (after, places[:, 1]))
     assert missed < 0.5 * still
+
+
+def test_how_the_joints_follow_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
+    config = DynamicsConfig(told=3)
+    stage = JointStage(Context(tmp_path, tmp_path, tmp_path), config, steps=4)
+    stage.__dict__["windows"] = windows
+    plan = TrainConfig(steps=150, batch=16, lr=3e-3, warmup=5, ema=0.9)
+    model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
+    batch = windows.hands(64, 4, torch.Generator().manual_seed(1))
+    poses = unit_pose(batch.poses)
+    with torch.no_grad():
+        after = model(poses[:, :2], poses[:, 2, :3], batch.actions[:, 0])
+    missed, still = ((joints - poses[:, 2, 3:]).abs().mean() for joints in (after, poses[:, 1, 3:]))
+    assert missed < 0.7 * still
 
 
 def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
@@ -170,10 +190,10 @@ def test_warping_moves_pictures() -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_fresh_net_leaves_the_frame_as_it_is(entry: ActionEntry) -> None:
     frames, anchor = torch.rand(1, 2, 3, 64, 64), torch.rand(1, 3, 64, 64)
-    fresh, places = DynamicsConfig(entry=entry, size=64).net(4), torch.zeros(1, 2, 3)
+    fresh, poses, targets = DynamicsConfig(entry=entry, size=64).net(4), torch.zeros(1, 2, POSE), torch.zeros(1, 2, 3)
     covered = torch.zeros(1, 1, 64, 64)
     backdrop = fresh.behind(anchor, covered)
-    after = fresh(frames, anchor, backdrop, covered, places, places, torch.rand(1, 4, 4), torch.zeros(1))
+    after = fresh(frames, anchor, backdrop, covered, poses, targets, torch.rand(1, 4, 4), torch.zeros(1))
     assert (after.frame - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
 
 
@@ -185,8 +205,8 @@ def test_the_backdrop_keeps_what_the_arm_hides() -> None:
     backdrop = made.behind(anchor, right)
     assert not backdrop[:, 3, :, 32:].any() and backdrop[:, 3, :, :32].all()  # what the arm hid is not known yet
     assert torch.equal(backdrop[0, :3, :, 32:], made.room[..., 32:])  # but most of it is the empty room
-    places, actions = torch.zeros(1, 2, 3), torch.zeros(1, 4, 4)
-    after = made(frames, anchor, backdrop, left, places, places, actions, torch.zeros(1))
+    poses, targets, actions = torch.zeros(1, 2, POSE), torch.zeros(1, 2, 3), torch.zeros(1, 4, 4)
+    after = made(frames, anchor, backdrop, left, poses, targets, actions, torch.zeros(1))
     assert torch.equal(after.backdrop[:, :3, :, :64], backdrop[:, :3, :, :64])
     assert torch.allclose(after.backdrop[:, :3, :, 64:], frames[:, -1, ..., 64:])
     assert after.backdrop[:, 3, :, 64:].all() and not after.backdrop[:, 3, :, 32:64].any()
@@ -197,13 +217,13 @@ def test_the_arm_is_before_the_scene() -> None:
     made, shape = DynamicsConfig().net(4), torch.zeros(1, 1, 128, 128)
     shape[..., 40:60, 40:60] = 1.0
     made._arm = lambda *_: (-torch.ones(1, 3, 128, 128), shape)  # type: ignore[method-assign]
-    frames, anchor, places = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128), torch.zeros(1, 2, 3)
-    given = (frames, anchor, made.behind(anchor, shape), shape, places, places, torch.zeros(1, 4, 4), torch.zeros(1))
+    frames, anchor, poses = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128), torch.zeros(1, 2, POSE)
+    told = (poses, torch.zeros(1, 2, 3), torch.zeros(1, 4, 4), torch.zeros(1))
+    given = (frames, anchor, made.behind(anchor, shape), shape, *told)
     after = made(*given)
     assert (after.frame[..., 40:60, 40:60] < -0.9).all() and (after.frame[..., :40] > -0.1).all()
     assert torch.equal(after.covered, shape)
-    told = made(*given, place=torch.full((1, 3), 0.7))
-    assert (told.place == 0.7).all()
+    assert (made(*given, pose=torch.full((1, POSE), 0.7)).pose == 0.7).all()
 
 
 def test_how_the_arm_looks_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
@@ -277,23 +297,22 @@ def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> 
     windows = DreamWindows(windows.store, windows.to_unit, made.history, made.told)
     batch = windows.batch(1, 3, torch.Generator().manual_seed(5))
     values = DreamNet(made, FeedConfig(steps=3, noise=0.0))(batch, torch.Generator().manual_seed(0))
-    places, targets, led = unit_place(batch.places), unit_place(batch.targets), batch.actions[:, 0].roll(-1, dims=1)
-    anchor, start = to_float(batch.anchor), places[:, :2]
-    hidden = made.covers(unit_place(batch.anchor_places), unit_place(batch.anchor_target), batch.anchor_grips)
-    covered = made.covers(start, targets[:, 0], led[:, :-1, -1])
+    poses, targets, led = unit_pose(batch.poses), unit_place(batch.targets), batch.actions[:, 0].roll(-1, dims=1)
+    anchor, start = to_float(batch.anchor), poses[:, :2]
+    hidden, covered = made.covers(unit_pose(batch.anchor_pose)), made.covers(start[:, -1])
     state = DreamState(
         anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0],
         unit_place(batch.deeps)[:, 0], led,
     )  # fmt: skip
     for step in range(3):
-        goes = places[:, 2 + step]
-        mind.net.hand.forward = lambda *_, goes=goes: goes  # in training the hand goes where it went
+        goes = poses[:, 2 + step]
+        mind.net.reach = lambda *_, goes=goes: goes  # in training the robot stands as it stood
         before, state = state, mind.advance(state, batch.actions[:, step, 0])
     with torch.no_grad():
         asked = torch.stack([before.target, state.target], dim=1)
         assert torch.allclose(asked, targets[:, 2:4], atol=1e-5)
-        given = (before.frames, before.anchor, before.backdrop, before.covered, before.places, asked)
-        last = made(*given, batch.actions[:, 2], torch.zeros(1), place=places[:, -1]).frame
+        given = (before.frames, before.anchor, before.backdrop, before.covered, before.poses, asked)
+        last = made(*given, batch.actions[:, 2], torch.zeros(1), pose=poses[:, -1]).frame
     assert torch.equal(rounded(last), state.frames[:, -1])
     error = float((last - to_float(batch.frames[:, -1])).square().mean())
     assert float(values["mse_last"]) == pytest.approx(error, rel=1e-3)
@@ -312,6 +331,7 @@ def test_wrong_actions_are_one_sentence(frame: Frame, actions: np.ndarray) -> No
 def test_what_follows_from_actions_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
     config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
     checkpoint.save(context.weights(HAND), {"net": config.hand(4)}, {})
+    checkpoint.save(context.weights(JOINTS), {"net": config.joints()}, {})
     checkpoint.save(context.weights(ARM), {"net": config.arm()}, {})
     stage = DreamStage("wma.dream", context, config, FeedConfig(steps=1, noise=0.05))
     stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)

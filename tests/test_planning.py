@@ -11,7 +11,8 @@ import torch
 from vidvla.data.clips import EpisodeStore
 from vidvla.eval.perceptual import lpips
 from vidvla.families.base import Context, Phase
-from vidvla.foundation.reader import MIDDLE, READER, Reader, ReaderConfig, ReaderStage, publish_reader
+from vidvla.foundation.pose import MIDDLE, unit_pose
+from vidvla.foundation.reader import READER, Reader, ReaderConfig, ReaderStage, publish_reader
 from vidvla.planning import Actions, PlanConfig, goal_cost, plan, shift, towards
 from vidvla.service import Service
 from vidvla.train.loop import TrainConfig
@@ -105,6 +106,10 @@ def test_hands_are_read_from_pictures(tmp_path: Path, robot_data: Path) -> None:
     places = np.concatenate([e.hands for e in store.episodes])
     error = np.linalg.norm(reader.hands(frames) - places, axis=1).mean()
     assert error < 0.5 * np.linalg.norm(places - np.array(MIDDLE), axis=1).mean()
+    poses = torch.from_numpy(np.concatenate([places, np.concatenate([e.joints for e in store.episodes])], axis=1))
+    joints = unit_pose(poses)[:, 3:]
+    missed = (reader.poses(frames)[:, 3:] - joints).abs().mean()
+    assert missed < 0.8 * (joints.mean(dim=0) - joints).abs().mean()
     likely = reader.fulfilled(frames[:3], "handle-press")
     assert likely.shape == (3,) and 0 <= likely.min() <= likely.max() <= 1
     with pytest.raises(ValueError, match="expected a task among handle-press"):
@@ -117,7 +122,7 @@ def test_frames_after_a_fulfilling_step_count(robot_data: Path) -> None:
     for row in range(40):
         found = [
             (e, t) for e in stage.store.episodes for t in range(len(e.frames))
-            if np.array_equal(e.frames[t], batch.frames[row]) and np.allclose(e.hands[t], batch.hands[row])
+            if np.array_equal(e.frames[t], batch.frames[row]) and np.allclose(e.hands[t], batch.poses[row, :3])
         ]  # fmt: skip
         assert any(float(t > 0 and e.fulfilled[t - 1]) == float(batch.fulfilled[row]) for e, t in found)
     assert batch.fulfilled.mean() > 0.3

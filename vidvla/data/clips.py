@@ -20,10 +20,12 @@ T = TypeVar("T", bound=np.generic)
 
 
 def map_tensor(path: Path, name: str, dtype: type[T]) -> NDArray[T]:
-    """A read-only memory map of one tensor of a safetensors file."""
+    """A read-only memory map of one tensor of a safetensors file; ValueError where that has none of the name."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
+    if name not in header:
+        raise ValueError(f"expected {name} in {path}, got {', '.join(header)}: record that shard again")
     entry = header[name]
     offset = 8 + length + entry["data_offsets"][0]
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(entry["shape"]))
@@ -43,6 +45,7 @@ class StoredEpisode:
     actions: NDArray[np.float32]
     expert_actions: NDArray[np.float32]
     hands: NDArray[np.float32]
+    joints: NDArray[np.float32]
     rewards: NDArray[np.float32]
     fulfilled: NDArray[np.uint8]
     shard: str
@@ -66,6 +69,7 @@ class EpisodeStore:
             actions = np.array(map_tensor(path, "actions", np.float32))
             labels = np.array(map_tensor(path, "expert_actions", np.float32))
             hands = np.array(map_tensor(path, "hands", np.float32))
+            joints = np.array(map_tensor(path, "joints", np.float32))
             rewards = np.array(map_tensor(path, "rewards", np.float32))
             fulfilled = np.array(map_tensor(path, "fulfilled", np.uint8))
             for entry in shard.episodes:
@@ -73,8 +77,8 @@ class EpisodeStore:
                 moments = slice(entry.frame, entry.frame + entry.steps + 1)
                 self.episodes.append(
                     StoredEpisode(
-                        entry, frames[moments], actions[rows], labels[rows], hands[moments], rewards[rows],
-                        fulfilled[rows], shard.file,
+                        entry, frames[moments], actions[rows], labels[rows], hands[moments], joints[moments],
+                        rewards[rows], fulfilled[rows], shard.file,
                     )
                 )  # fmt: skip
             self.frame_count += len(frames)

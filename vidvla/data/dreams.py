@@ -39,9 +39,9 @@ def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = R
 
 @dataclass(frozen=True)
 class HandBatch:
-    """B windows of where the hand is, is sent and is told; fields as in :class:`DreamBatch`."""
+    """B windows of how the robot stands, is sent and is told; fields as in :class:`DreamBatch`."""
 
-    places: Tensor
+    poses: Tensor
     targets: Tensor
     deeps: Tensor
     actions: Tensor
@@ -57,10 +57,8 @@ class DreamBatch:
     Attributes:
         frames: (B, history + T, H, W, 3) uint8 in the order of time.
         anchor: (B, H, W, 3) uint8, an earlier frame of the episode.
-        anchor_places: (B, history, 3) metres, where the hand is in the frames up to that.
-        anchor_target: (B, 3) metres, where the hand had been sent by then.
-        anchor_grips: (B, told - 1) unit scale, commands to the gripper up to then, newest first.
-        places: (B, history + T, 3) metres, where the hand is in each frame.
+        anchor_pose: (B, 3 + J) of the robot in that: where its hand is, metres, and its joints, radians and metres.
+        poses: (B, history + T, 3 + J), the same of each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
         deeps: (B, T + 1, 3) metres, the same where it may be sent deeper.
         actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
@@ -68,10 +66,8 @@ class DreamBatch:
 
     frames: Tensor
     anchor: Tensor
-    anchor_places: Tensor
-    anchor_target: Tensor
-    anchor_grips: Tensor
-    places: Tensor
+    anchor_pose: Tensor
+    poses: Tensor
     targets: Tensor
     deeps: Tensor
     actions: Tensor
@@ -118,10 +114,9 @@ class DreamWindows:
                 now = min(max(moment - 1 - draw(generator, steps), 0), max(episode.entry.steps - steps, 0))
             earlier = draw(generator, now + 1)
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
-            places, targets, _, actions = self._moves(episode, earlier, 1)
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
-            told = (places[: self.history], targets[0], actions[0, 1:, -1])
-            rows.append((frames, anchor, *told, *self._moves(episode, now, steps)))
+            pose = _poses(episode, np.array([earlier]))[0]
+            rows.append((frames, anchor, pose, *self._moves(episode, now, steps)))
         return DreamBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
     def hands(self, size: int, steps: int, generator: torch.Generator) -> HandBatch:
@@ -173,10 +168,15 @@ class DreamWindows:
         return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
 
     def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
-        """Places, targets, deep targets and actions of a window."""
+        """Poses, targets, deep targets and actions of a window."""
         moments = self._moments(episode, now, steps)
         lead = now + np.arange(steps)[:, None] - np.arange(self.told)
         actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
         actions[lead < 0] = 0
         newest = moments[self.history - 1 :]
-        return episode.hands[moments], self.targets[id(episode)][newest], self.deeps[id(episode)][newest], actions
+        return _poses(episode, moments), self.targets[id(episode)][newest], self.deeps[id(episode)][newest], actions
+
+
+def _poses(episode: StoredEpisode, moments: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(len(moments), 3 + J): where the hand is, then the joints."""
+    return np.concatenate([episode.hands[moments], episode.joints[moments]], axis=1)

@@ -48,6 +48,7 @@ class Episode:
         clean_from: from this step on every executed action is the expert's own; T where none is.
         success: the first step that fulfilled the task, or -1.
         hands: (T + 1, 3) where the hand is in each frame, metres; zeros in clips without a robot.
+        joints: (T + 1, J) the robot's joints in each frame, radians and metres; none in clips without a robot.
         rewards: (T,) the world's own dense reward after each action.
         fulfilled: (T,) 1 where the step fulfilled the task, 0 elsewhere.
         caption: what happens, for clips without a task.
@@ -62,16 +63,20 @@ class Episode:
     clean_from: int
     success: int
     hands: NDArray[np.float32]
+    joints: NDArray[np.float32]
     rewards: NDArray[np.float32]
     fulfilled: NDArray[np.uint8]
     caption: str = ""
 
 
 class RobotWorld(World, Protocol):
-    """A world that says where its hand is."""
+    """A world that says where its hand is, and how its arm holds it there."""
 
     def hand(self) -> NDArray[np.float64]:
         """(3,), metres."""
+
+    def joints(self) -> NDArray[np.float64]:
+        """(J,), radians and metres."""
 
 
 def kind_of(seed: int) -> str:
@@ -171,7 +176,7 @@ def record_episode(
     world.reset(task, seed)
     disturb = _Disturbance(kind, world, rng, plan)
     frames, actions, labels, success = [world.render()], [], [], -1
-    hands, rewards, fulfilled = [world.hand()], [], []
+    hands, joints, rewards, fulfilled = [world.hand()], [world.joints()], [], []
     limit = {"play": PLAY_STEPS, "drive": DRIVE_STEPS, "student": disturb.stop + MAX_STEPS}.get(kind, MAX_STEPS)
     for step in range(steps or limit):
         clean = world.expert()
@@ -181,6 +186,7 @@ def record_episode(
         actions.append(action)
         labels.append(clean)
         hands.append(world.hand())
+        joints.append(world.joints())
         rewards.append(result.reward)
         fulfilled.append(result.success)
         if result.success and success < 0:
@@ -191,7 +197,8 @@ def record_episode(
     return Episode(
         task, kind, seed, np.stack(frames), np.stack(actions), np.stack(labels),
         disturb.clean_from(len(actions)), success,
-        np.stack(hands).astype(np.float32), np.array(rewards, np.float32), np.array(fulfilled, np.uint8),
+        np.stack(hands).astype(np.float32), np.stack(joints).astype(np.float32),
+        np.array(rewards, np.float32), np.array(fulfilled, np.uint8),
     )  # fmt: skip
 
 
@@ -200,4 +207,6 @@ def physics_episode(kind: str, seed: int, size: int, steps: int = 20) -> Episode
     clip = physics_clip(kind, seed, frames=steps + 1, size=size)
     none = np.zeros((steps, 1), np.float32)
     hands, idle = np.zeros((steps + 1, 3), np.float32), np.zeros(steps, np.uint8)
-    return Episode(kind, "clip", seed, clip.frames, none, none, 0, -1, hands, none[:, 0], idle, clip.caption)
+    return Episode(
+        kind, "clip", seed, clip.frames, none, none, 0, -1, hands, hands[:, :0], none[:, 0], idle, clip.caption
+    )

@@ -25,17 +25,20 @@ from vidvla.foundation.dream_stages import (
     DREAM,
     HAND,
     HORIZON,
+    JOINTS,
     TOUCH,
     ArmStage,
     DreamStage,
     FeedConfig,
     HandStage,
+    JointStage,
     TouchStage,
     load_dynamics,
     load_touch,
 )
-from vidvla.foundation.dreamer import ENTRIES, Dreamer, DreamState, DynamicsConfig, metres, shown
+from vidvla.foundation.dreamer import ENTRIES, Dreamer, DreamState, DynamicsConfig, shown
 from vidvla.foundation.film import check_request
+from vidvla.foundation.pose import metres
 from vidvla.foundation.reader import READER, Reader, publish_reader, reader_phase
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.arm import TouchNet
@@ -72,7 +75,7 @@ class WorldModel(Family):
     ) -> None:  # fmt: skip
         self.net, self.touch, self.reader, self.config, self.scale = net, touch, reader, config, scale
         self.device = device
-        self.dreamer = Dreamer(net, touch, device, reader.hands)
+        self.dreamer = Dreamer(net, touch, device, reader.poses)
 
     @classmethod
     def sizes(cls, size: str = SMALL, entry: ActionEntry | None = None) -> DynamicsConfig:
@@ -87,13 +90,14 @@ class WorldModel(Family):
 
         def first(entry: ActionEntry) -> Phase:
             name, config = f"wma.{entry}", cls.sizes(size, entry)
-            return Phase(name, lambda c: DreamStage(name, c, config, feed["first"]), plans[entry], (HAND, ARM))
+            return Phase(name, lambda c: DreamStage(name, c, config, feed["first"]), plans[entry], (HAND, JOINTS, ARM))
 
         plans, parent = {name: TrainConfig(**plan) for name, plan in table["train"].items()}, f"wma.{chosen.entry}"
         return [
             reader_phase(size, WORLD, AVDC_TASKS),
             Phase(HAND, lambda c: HandStage(c, chosen, feed["hand"].steps), plans["hand"]),
             Phase(TOUCH, lambda c: TouchStage(c, chosen, feed["touch"].steps), plans["touch"], (HAND,)),
+            Phase(JOINTS, lambda c: JointStage(c, chosen, feed["joints"].steps), plans["joints"]),
             Phase(ARM, lambda c: ArmStage(c, chosen), plans["arm"]),
             *(first(entry) for entry in ENTRIES),
             Phase(
@@ -101,14 +105,14 @@ class WorldModel(Family):
                 lambda c: DreamStage(DREAM, c, chosen, feed["dream"], parent),
                 plans["dream"],
                 (parent,),
-                teachers=(HAND, ARM),
+                teachers=(HAND, JOINTS, ARM),
             ),
         ]
 
     @classmethod
     def publish(cls, context: Context) -> None:
         config = cls.sizes(context.size)
-        behind = [READER, HAND, TOUCH, ARM, f"wma.{config.entry}", DREAM]
+        behind = [READER, HAND, TOUCH, JOINTS, ARM, f"wma.{config.entry}", DREAM]
         described = context.description(
             cls.name, WORLD, behind, model=config.model_dump(), actions=unit_actions().saved()
         )  # fmt: skip
@@ -167,7 +171,7 @@ class WorldModel(Family):
 
     def hands(self, state: DreamState) -> NDArray[np.float32]:
         """Where the dream has the hand in its newest frames, (B, 3) metres."""
-        return metres(state.places[:, -1])
+        return metres(state.poses[:, -1, :3])
 
     def nets(self) -> dict[str, nn.Module]:
         return {"net": self.net, "touch": self.touch, "reader": self.reader.net}

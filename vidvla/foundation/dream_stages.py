@@ -1,4 +1,4 @@
-"""What an action-conditioned world model learns, phase by phase: the hand, what stops it, the arm, the scene."""
+"""What an action-conditioned world model learns, phase by phase: hand, touch, joints, arm, scene."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -16,14 +17,15 @@ from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch, Moment
 from vidvla.families.base import Context
-from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded, unit_camera, unit_place
+from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded
+from vidvla.foundation.pose import unit_camera, unit_place, unit_pose
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.arm import HandNet, TouchNet, seen_at
 from vidvla.nn.dynamics import DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.worlds.base import Frame
 
-HAND, TOUCH, ARM, DREAM = "wma.hand", "wma.touch", "wma.arm", "wma.dream"
+HAND, TOUCH, JOINTS, ARM, DREAM = "wma.hand", "wma.touch", "wma.joints", "wma.arm", "wma.dream"
 HORIZON = 16
 """Control steps that a request without actions is dreamed for."""
 MOVED, MOVED_WEIGHT = 0.06, 5.0
@@ -66,20 +68,20 @@ class DreamNet(nn.Module):
         count, history, device = len(true), self.net.history, true.device
         noisy = torch.rand(count, generator=generator) < 0.5
         level = (self.feed.noise * noisy * torch.rand(count, generator=generator)).to(device)
-        where, targets = unit_place(batch.places), unit_place(batch.targets)
+        where, targets = unit_pose(batch.poses), unit_place(batch.targets)
         off = MISREAD * (level > 0)[:, None] * torch.randn((count, 3), generator=generator).to(device)
-        seen, places, led = true[:, :history], where[:, :history] + off[:, None], batch.actions
-        covered = self.net.covers(places, targets[:, 0] + off, led[:, 0, 1:, -1])
-        hands, target = unit_place(batch.anchor_places), unit_place(batch.anchor_target)
-        backdrop = self.net.behind(anchor, self.net.covers(hands, target, batch.anchor_grips))
+        off = F.pad(off, (0, where.shape[-1] - 3))
+        seen, poses, led = true[:, :history], where[:, :history] + off[:, None], batch.actions
+        covered = self.net.covers(poses[:, -1])
+        backdrop = self.net.behind(anchor, self.net.covers(unit_pose(batch.anchor_pose)))
         losses, errors = [], []
         for step in range(led.shape[1]):
             noise = torch.randn(seen.shape, generator=generator).to(device)
             given = seen + level[:, None, None, None, None] * noise
             goes = where[:, history + step]
             after = self.net(
-                given, anchor, backdrop.detach(), covered, places, targets[:, step : step + 2], led[:, step], level,
-                place=goes,
+                given, anchor, backdrop.detach(), covered, poses, targets[:, step : step + 2], led[:, step], level,
+                pose=goes,
             )  # fmt: skip
             backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
             before = true[:, history + step - 1]
@@ -89,7 +91,7 @@ class DreamNet(nn.Module):
             losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
             errors.append(error.detach().square().mean())
             seen = torch.cat([seen[:, 1:], rounded(after.frame)[:, None]], dim=1)
-            places = torch.cat([places[:, 1:], goes[:, None]], dim=1)
+            poses = torch.cat([poses[:, 1:], goes[:, None]], dim=1)
         return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
 
 
@@ -115,7 +117,7 @@ class HandStage:
         return self.windows.hands(size, self.steps, generator)
 
     def loss(self, model: nn.Module, batch: HandBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        true, targets, history = unit_place(batch.places), unit_place(batch.targets), self.config.history
+        true, targets, history = unit_place(batch.poses[..., :3]), unit_place(batch.targets), self.config.history
         off = MISREAD * torch.randn((len(true), 1, 3), generator=generator).to(true.device)
         true, targets = true + off, targets + off
         places, missed = true[:, :history], []
@@ -160,7 +162,7 @@ class TouchStage:
         found: list[Moment] = []
         for episode in self.windows.store.episodes:
             moves = self.windows.moves(episode)
-            true, targets = unit_place(moves.places), unit_place(moves.targets)
+            true, targets = unit_place(moves.poses[..., :3]), unit_place(moves.targets)
             place = self.hand(true[:, :-1], targets, moves.actions[:, 0])
             missed = (place - true[:, -1]).norm(dim=1) > STOPPED
             found += [(episode, now + 1) for now in missed.nonzero()[:, 0].tolist()]
@@ -176,9 +178,9 @@ class TouchStage:
         return self.windows.batch(size, self.steps, generator, plates=True, around=self.stopped)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        plate, hand = to_float(batch.anchor), self.hand.to(batch.places.device)
+        plate, hand = to_float(batch.anchor), self.hand.to(batch.poses.device)
         off = MISREAD * torch.randn((len(plate), 1, 3), generator=generator).to(plate.device)
-        true, targets, deeps = (unit_place(v) + off for v in (batch.places, batch.targets, batch.deeps))
+        true, targets, deeps = (unit_place(v) + off for v in (batch.poses[..., :3], batch.targets, batch.deeps))
         history = self.config.history
         known = _free(seen_at(true[:, 0], torch.tensor(unit_camera(), device=plate.device)), plate, generator)
         backdrop = torch.cat([plate, known], dim=1)
@@ -192,6 +194,46 @@ class TouchStage:
             places = torch.cat([places[:, 1:], place[:, None]], dim=1)
         error = torch.stack(missed).mean()
         return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1], "without_cm": 10 * free[0]}
+
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    def preview(self, model: nn.Module) -> None:
+        return None
+
+
+class JointStage:
+    """Learn how the joints follow the hand, without a picture, over several of its own steps."""
+
+    name = JOINTS
+
+    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
+        self.context, self.config, self.steps = context, config, steps
+
+    @functools.cached_property
+    def windows(self) -> DreamWindows:
+        return dream_windows(self.context, self.config)
+
+    def build(self, own: Path | None = None) -> nn.Module:
+        net = self.config.joints()
+        if own is not None:
+            checkpoint.load(own).fill(net, "net")
+        return net
+
+    def batch(self, size: int, generator: torch.Generator) -> HandBatch:
+        return self.windows.hands(size, self.steps, generator)
+
+    def loss(self, model: nn.Module, batch: HandBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        true, history = unit_pose(batch.poses), self.config.history
+        off = MISREAD * torch.randn((len(true), 1, true.shape[-1]), generator=generator).to(true.device)
+        poses, missed = true[:, :history] + off, []
+        for step in range(self.steps):
+            goes = true[:, history + step]
+            joints = model(poses, goes[:, :3] + off[:, 0, :3], batch.actions[:, step])
+            missed.append((joints - goes[:, 3:]).abs().mean())
+            poses = torch.cat([poses[:, 1:], torch.cat([goes[:, :3] + off[:, 0, :3], joints], dim=1)[:, None]], dim=1)
+        error = torch.stack(missed).mean()
+        return {"loss": error, "first": missed[0], "last": missed[-1]}
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
@@ -227,8 +269,7 @@ class ArmStage:
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         true, behind = to_float(batch.frames[:, -1]), to_float(batch.anchor)
-        places, target, grips = unit_place(batch.places), unit_place(batch.targets[:, -1]), batch.actions[:, 0, :-1, -1]
-        colours, covers = model(places[:, -1], places[:, -2], target, grips)
+        colours, covers = model(unit_pose(batch.poses[:, -1]))
         shape = covers.sigmoid()
         error = shape * colours + (1 - shape) * behind - true
         drawn, mse = shape.mean(), error.detach().square().mean()
@@ -241,10 +282,7 @@ class ArmStage:
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
         """Eight frames above, and below them the arms alone."""
         batch = self.batch(8, torch.Generator().manual_seed(0))
-        places, target, grips = unit_place(batch.places), unit_place(batch.targets[:, -1]), batch.actions[:, 0, :-1, -1]
-        device = next(model.parameters()).device
-        given = (value.to(device) for value in (places[:, -1], places[:, -2], target, grips))
-        colours, covers = model(*given)
+        colours, covers = model(unit_pose(batch.poses[:, -1]).to(next(model.parameters()).device))
         shape = covers.sigmoid()
         arms = to_uint8(shape * colours + (1 - shape))
         rows: NDArray[np.uint8] = np.concatenate([batch.frames[:, -1].numpy(), arms], axis=1)
@@ -278,11 +316,13 @@ class DreamStage:
         net = load_dynamics(start, self.config)
         net.room.copy_(to_float(self.windows.room()[None])[0])
         checkpoint.load(self.context.weights(HAND)).fill(net.hand, "net")
+        checkpoint.load(self.context.weights(JOINTS)).fill(net.joints, "net")
         checkpoint.load(self.context.weights(ARM)).fill(net.arm, "net")
-        # Both are as good as they get, the arm would be half of a step's time, and what few windows say of the hand
+        # They are as good as they get, the arm would be half of a step's time, and what few windows say of the hand
         # ruins what many said.
         net.arm.requires_grad_(False)
         net.hand.requires_grad_(False)
+        net.joints.requires_grad_(False)
         return DreamNet(net, self.feed)
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
@@ -304,7 +344,8 @@ class DreamStage:
         rows = []
         for episode in long[:: max(len(long) // 6, 1)][:6]:
             unit = unit_actions().to_unit(episode.actions[:HORIZON])
-            dreamer = Dreamer(model.net, None, next(model.parameters()).device, _told(episode.hands[0]))
+            pose = torch.from_numpy(np.append(episode.hands[0], episode.joints[0]))
+            dreamer = Dreamer(model.net, None, next(model.parameters()).device, _told(unit_pose(pose)))
             film, _ = dreamer.film(dreamer.begin(np.asarray(episode.frames[:1]), none), unit)
             times = range(3, HORIZON, 4)
             rows.append(np.concatenate([episode.frames[0], *(episode.frames[t + 1] for t in times)], axis=1))
@@ -328,9 +369,9 @@ def _free(hand: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
     return (~hidden)[:, None].float()
 
 
-def _told(place: NDArray[np.float32]) -> Callable[[Frame], NDArray[np.float32]]:
-    """A reader of frames that has been told where the hand is."""
-    return lambda frames: np.repeat(place[None], len(frames), axis=0)
+def _told(pose: Tensor) -> Callable[[Frame], Tensor]:
+    """A reader of frames that has been told the pose."""
+    return lambda frames: pose.expand(len(frames), -1)
 
 
 def load_touch(folder: Path, config: DynamicsConfig, part: str = "net") -> TouchNet:

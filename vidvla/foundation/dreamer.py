@@ -1,4 +1,4 @@
-"""Steps of a dream: from the last frames, the hand's place and an action to the next frame and place."""
+"""Steps of a dream: from the last frames, the robot's pose and an action to the next frame and pose."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vidvla.data.dreams import DEEP, LARGEST_MOVE, REACH, Reach, sent
-from vidvla.foundation.reader import DECIMETRE, MIDDLE
-from vidvla.nn.arm import ArmNet, Camera, HandNet, TouchNet
+from vidvla.foundation.pose import DECIMETRE, metres, unit_camera, unit_place
+from vidvla.nn.arm import ArmNet, HandNet, JointNet, TouchNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
 from vidvla.worlds.base import Frame
-from vidvla.worlds.metaworld import CAMERA
+from vidvla.worlds.metaworld import JOINTS
 
 ENTRIES: tuple[ActionEntry, ...] = get_args(ActionEntry)
 """Ways for actions to enter; each has a first phase of its own."""
@@ -51,38 +51,22 @@ class DynamicsConfig(BaseModel):
         return TouchNet(self.told, action_dim, self.size, camera=unit_camera())
 
     def arm(self) -> ArmNet:
-        return ArmNet(self.size // 16, self.told - 1, self.width, camera=unit_camera())
+        return ArmNet(self.size // 16, JOINTS, self.width, camera=unit_camera())
+
+    def joints(self) -> JointNet:
+        return JointNet(JOINTS, self.told)
 
     def net(self, action_dim: int) -> DynamicsNet:
         return DynamicsNet(
             self.history, self.told, action_dim, self.width, self.layers, self.entry,
-            size=self.size, camera=unit_camera(),
+            joints=JOINTS, size=self.size, camera=unit_camera(),
         )  # fmt: skip
-
-
-def unit_place(places: Tensor) -> Tensor:
-    """(..., 3) metres -> decimetres from the middle of the hand's workspace."""
-    return (places - torch.tensor(MIDDLE, device=places.device)) / DECIMETRE
-
-
-def unit_camera() -> Camera:
-    """The camera's projection of unit places."""
-    place = np.eye(4)
-    place[:3, :3] *= DECIMETRE
-    place[:3, 3] = MIDDLE
-    return tuple(tuple(row) for row in (np.array(CAMERA) @ place).tolist())
 
 
 def sent_on(target: Tensor, actions: Tensor, reach: Reach = REACH) -> Tensor:
     """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places."""
     low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in reach)
     return torch.clamp(target + LARGEST_MOVE / DECIMETRE * actions[:, :3], low, high)
-
-
-def metres(places: Tensor) -> NDArray[np.float32]:
-    """The inverse of :func:`unit_place`."""
-    found: NDArray[np.float32] = (places.cpu() * DECIMETRE + torch.tensor(MIDDLE)).numpy()
-    return found
 
 
 def rounded(pixels: Tensor) -> Tensor:
@@ -99,8 +83,8 @@ class DreamState:
         backdrop: (B, 4, H, W) what was last seen where the arm was not in the way, and where that is.
         covered: (B, 1, H, W) what the arm covers in the newest frame, from 0 to 1.
         frames: (B, history, 3, H, W) the newest ones, oldest first.
-        places: (B, history, 3) of the hand in them, decimetres from the middle of its workspace.
-        target: (B, 3) where the hand has been sent, in the same units.
+        poses: (B, history, POSE) of the robot in them: its hand's place first.
+        target: (B, 3) where the hand has been sent, in the units of its place.
         deep: (B, 3) the same where it may be sent deeper.
         actions: (B, told, A) unit scale, newest first.
     """
@@ -109,7 +93,7 @@ class DreamState:
     backdrop: Tensor
     covered: Tensor
     frames: Tensor
-    places: Tensor
+    poses: Tensor
     target: Tensor
     deep: Tensor
     actions: Tensor
@@ -129,14 +113,14 @@ class Dreamer:
 
     Args:
         touch: says what stops the hand; without it nothing does.
-        hands: reads where the hand is in true frames, (N, 3) metres.
+        poses: reads how the robot stands in true frames, (N, POSE) in unit scale.
     """
 
     def __init__(
         self, net: DynamicsNet, touch: TouchNet | None, device: torch.device,
-        hands: Callable[[Frame], NDArray[np.float32]],
+        poses: Callable[[Frame], Tensor],
     ) -> None:  # fmt: skip
-        self.net, self.touch, self.device, self.hands = net, touch, device, hands
+        self.net, self.touch, self.device, self.poses = net, touch, device, poses
 
     @torch.no_grad()
     def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
@@ -146,21 +130,21 @@ class Dreamer:
         """
         count, told = self.net.history, self.net.told
         seen = to_float(frames[-count:]).to(self.device)
-        read = self.hands(np.concatenate([frames[:1], frames[-count:]]))
+        read = self.poses(np.concatenate([frames[:1], frames[-count:]])).to(self.device)
+        start, poses = metres(read[0, :3]), read[1:]
         target, deep = (
-            unit_place(torch.from_numpy(sent(read[0], actions, reach)[-1:])).to(self.device) for reach in (REACH, DEEP)
+            unit_place(torch.from_numpy(sent(start, actions, reach)[-1:])).to(self.device) for reach in (REACH, DEEP)
         )
-        places = unit_place(torch.from_numpy(read[1:])).to(self.device)
         missing = count - len(seen)
         seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
-        places = torch.cat([places[:1].expand(missing, -1), places])
+        poses = torch.cat([poses[:1].expand(missing, -1), poses])
         led = torch.zeros(told, self.net.action_dim, device=self.device)
         newest = torch.from_numpy(actions[::-1][:told].copy()).to(self.device)
         led[: len(newest)] = newest
-        covered = self.net.covers(places[None], target, led[None, :-1, -1])
+        covered = self.net.covers(poses[-1:])
         anchor = seen[-1:]
         return DreamState(
-            anchor, self.net.behind(anchor, covered), covered, seen[None], places[None], target, deep, led[None]
+            anchor, self.net.behind(anchor, covered), covered, seen[None], poses[None], target, deep, led[None]
         )
 
     @torch.no_grad()
@@ -186,19 +170,21 @@ class Dreamer:
         level = torch.full((len(actions),), noise, device=self.device)
         target, deep = sent_on(state.target, actions), sent_on(state.deep, actions, DEEP)
         targets, deeps = torch.stack([state.target, target], dim=1), torch.stack([state.deep, deep], dim=1)
-        place = self.net.hand(state.places, targets, led)
+        places = state.poses[..., :3]
+        place = self.net.hand(places, targets, led)
         if self.touch is not None:
             scene = self.net.behind(state.frames[:, -1], state.covered, state.backdrop)
-            place = self.touch(scene, place, state.places, targets, deeps, led)
+            place = self.touch(scene, place, places, targets, deeps, led)
+        pose = self.net.reach(state.poses, place, led)
         after = self.net(
-            frames, state.anchor, state.backdrop, state.covered, state.places, targets, led, level, place=place
+            frames, state.anchor, state.backdrop, state.covered, state.poses, targets, led, level, pose=pose
         )
         return DreamState(
             state.anchor,
             after.backdrop,
             after.covered,
             torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
-            torch.cat([state.places[:, 1:], after.place[:, None]], dim=1),
+            torch.cat([state.poses[:, 1:], after.pose[:, None]], dim=1),
             target,
             deep,
             led,

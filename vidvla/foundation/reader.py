@@ -1,6 +1,6 @@
-"""What can be told from a picture of the robot world: where the hand is, and whether the task is fulfilled.
+"""What can be told from a picture of the robot world: the robot's pose, and whether the task is fulfilled.
 
-A yardstick for dreams, and what tells them where the hand is in the true frame that they begin with. It learns from
+A yardstick for dreams, and what tells them how the robot stands in the true frame that they begin with. It learns from
 true frames alone, and is no part of any policy.
 """
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.families.base import Context, Phase, fit_square, read_config
+from vidvla.foundation.pose import POSE, metres, unit_pose
 from vidvla.nn.conv import ResBlock
 from vidvla.pixels import to_float
 from vidvla.train.loop import TrainConfig
@@ -27,11 +28,6 @@ from vidvla.worlds.base import Frame
 
 READER = "reader"
 """The phase, and the folder of its published checkpoint."""
-DECIMETRE = 0.1
-"""Metres; the hand is read in decimetres around the middle of its workspace, about unit scale."""
-MIDDLE = (0.0, 0.6, 0.2)
-"""Of the hand's workspace, metres."""
-
 
 SHARP = 8.0
 """Of the softmax over a map: a fresh map that is spread out evenly hardly learns where to look."""
@@ -48,7 +44,7 @@ class ReaderConfig(BaseModel):
 
 
 class ReaderNet(nn.Module):
-    """Convolutions at three scales, then keypoints: the hand's place and a logit a task.
+    """Convolutions at three scales, then keypoints: the robot's pose and a logit a task.
 
     Spatial softmax (Levine et al. 2016, arXiv 1504.00702) finds places to a part of a pixel; dense layers alone, after
     as long a training, were off by 3.5 cm.
@@ -65,18 +61,18 @@ class ReaderNet(nn.Module):
         self.coarse_up, self.middle_up = nn.Conv2d(c3, c3, 1), nn.Conv2d(c3, c2, 1)
         self.keypoints = nn.Sequential(ResBlock(c2), nn.GroupNorm(8, c2), nn.SiLU(), nn.Conv2d(c2, c2, 1))
         self.look = nn.Sequential(nn.SiLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(c3, 16, 1), nn.Flatten())
-        self.place = nn.Sequential(nn.Linear(2 * c2 + 16 * 64, 128), nn.SiLU(), nn.Linear(128, 3))
+        self.pose = nn.Sequential(nn.Linear(2 * c2 + 16 * 64, 128), nn.SiLU(), nn.Linear(128, POSE))
         self.told = nn.Sequential(nn.Linear(16 * 64, 64), nn.SiLU(), nn.Linear(64, len(config.tasks)))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels (B, 3, H, W) in [-1, 1] -> the hand (B, 3) in the net's units, logits (B, tasks)."""
+        """pixels (B, 3, H, W) in [-1, 1] -> the pose (B, POSE) in unit scale, logits (B, tasks)."""
         fine = self.fine(pixels)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         middle = middle + F.interpolate(self.coarse_up(coarse), scale_factor=2)
         maps = self.keypoints(fine + F.interpolate(self.middle_up(middle), scale_factor=2))
         points, look = spatial_softmax(SHARP * maps), self.look(coarse)
-        return self.place(torch.cat([points, look], dim=1)), self.told(look)
+        return self.pose(torch.cat([points, look], dim=1)), self.told(look)
 
 
 def spatial_softmax(maps: Tensor) -> Tensor:
@@ -89,10 +85,10 @@ def spatial_softmax(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ReaderBatch:
-    """B frames: ``frames`` (B, H, W, 3) uint8, ``hands`` (B, 3) metres, ``task`` (B,) index, ``fulfilled`` (B,)."""
+    """B frames: ``frames`` (B, H, W, 3) uint8, ``poses`` (B, POSE) world units, ``task``, ``fulfilled`` (B,)."""
 
     frames: Tensor
-    hands: Tensor
+    poses: Tensor
     task: Tensor
     fulfilled: Tensor
 
@@ -124,9 +120,9 @@ class ReaderStage:
 
     def batch(self, size: int, generator: torch.Generator) -> ReaderBatch:
         rows = [self._sample(self.store.pick(generator), generator) for _ in range(size)]
-        frames, hands, tasks, fulfilled = zip(*rows, strict=True)
+        frames, poses, tasks, fulfilled = zip(*rows, strict=True)
         return ReaderBatch(
-            torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(hands)), torch.tensor(tasks),
+            torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(poses)), torch.tensor(tasks),
             torch.tensor(fulfilled),
         )  # fmt: skip
 
@@ -139,14 +135,16 @@ class ReaderStage:
             moment = int(after[draw(generator, len(after))])
         done = moment > 0 and bool(episode.fulfilled[moment - 1])
         task = self.config.tasks.index(episode.entry.task)
-        return np.asarray(episode.frames[moment]), episode.hands[moment], task, float(done)
+        pose = np.append(episode.hands[moment], episode.joints[moment])
+        return np.asarray(episode.frames[moment]), pose, task, float(done)
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        hand, logits = model(to_float(batch.frames))
-        true = (batch.hands - torch.tensor(MIDDLE, device=hand.device)) / DECIMETRE
-        distance = (hand - true).norm(dim=1)
+        pose, logits = model(to_float(batch.frames))
+        missed = pose - unit_pose(batch.poses)
+        distance, joints = missed[:, :3].norm(dim=1), missed[:, 3:].abs().mean()
         told = F.binary_cross_entropy_with_logits(logits.gather(1, batch.task[:, None])[:, 0], batch.fulfilled)
-        return {"loss": distance.mean() + told, "hand_cm": 10 * distance.mean(), "fulfilled": told}
+        loss = distance.mean() + joints + told
+        return {"loss": loss, "hand_cm": 10 * distance.mean(), "joints": joints, "fulfilled": told}
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {self.folder.name}": len(self.store.episodes)}
@@ -180,9 +178,12 @@ class Reader:
     @torch.no_grad()
     def hands(self, frames: Frame) -> NDArray[np.float32]:
         """(N, H, W, 3) -> where the hand is, (N, 3) metres."""
-        hand, _ = self._read(frames)
-        place: NDArray[np.float32] = (hand * DECIMETRE + torch.tensor(MIDDLE)).numpy()
-        return place
+        return metres(self.poses(frames)[:, :3])
+
+    @torch.no_grad()
+    def poses(self, frames: Frame) -> Tensor:
+        """(N, H, W, 3) -> the robot's poses, (N, POSE) in unit scale."""
+        return self._read(frames)[0]
 
     @torch.no_grad()
     def fulfilled(self, frames: Frame, task: str) -> NDArray[np.float32]:
@@ -200,8 +201,8 @@ class Reader:
     def _read(self, frames: Frame) -> tuple[Tensor, Tensor]:
         size = self.config.size
         pixels = to_float(np.stack([fit_square(frame, size) for frame in frames]))
-        hand, logits = self.net(pixels)
-        return hand, logits
+        pose, logits = self.net(pixels)
+        return pose, logits
 
 
 def reader_phase(size: str, world: str, tasks: tuple[str, ...]) -> Phase:

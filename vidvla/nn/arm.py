@@ -13,7 +13,9 @@ Camera = tuple[tuple[float, float, float, float], ...]
 
 RATES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Radians a unit (a decimetre) of the waves that a place is told by: the fastest tell a centimetre apart."""
-PLACE_DIM = 3 * (1 + 2 * len(RATES))
+WAVES = 1 + 2 * len(RATES)
+"""Features of one number."""
+PLACE_DIM = 3 * WAVES
 
 MAPS = 3
 """Maps of :func:`hand_maps`."""
@@ -24,10 +26,10 @@ AROUND = 0.32
 """Half the side, in half pictures, of what is looked at around the hand."""
 
 
-def place_features(place: Tensor) -> Tensor:
-    """(B, 3) -> (B, PLACE_DIM): the place itself, and waves of it."""
-    angle = (place[:, :, None] * torch.tensor(RATES, device=place.device)).flatten(1)
-    return torch.cat([place, angle.sin(), angle.cos()], dim=1)
+def features(values: Tensor) -> Tensor:
+    """(B, D) -> (B, D * WAVES): places or joints themselves, and waves of them."""
+    angle = (values[:, :, None] * torch.tensor(RATES, device=values.device)).flatten(1)
+    return torch.cat([values, angle.sin(), angle.cos()], dim=1)
 
 
 def seen_at(place: Tensor, camera: Tensor) -> Tensor:
@@ -76,6 +78,33 @@ class HandNet(nn.Module):
     def forward(self, places: Tensor, targets: Tensor, actions: Tensor) -> Tensor:
         """The next place (B, 3) after places (B, history, 3), targets (B, 2, 3) and actions (B, told, A)."""
         return places[:, -1] + self.layers(motion(places, targets, actions))
+
+
+class JointNet(nn.Module):
+    """How the arm follows its hand: seven joints can hold a hand in a place in more than one way.
+
+    Args:
+        joints: J.
+        told: actions that are told, newest first: the last entry of each is the gripper's.
+        hidden: width of its layers.
+    """
+
+    def __init__(self, joints: int, told: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * (3 + joints) + 6 + told, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, joints),
+        )  # fmt: skip
+
+    def forward(self, poses: Tensor, place: Tensor, actions: Tensor) -> Tensor:
+        """The next joints (B, J) after poses (B, history, 3 + J), for a hand that goes to ``place`` (B, 3).
+
+        Args:
+            actions: (B, told, A) unit scale.
+        """
+        now = poses[:, -1]
+        moves = [now, now - poses[:, -2], place, place - now[:, :3], actions[:, :, -1]]
+        return now[:, 3:] + self.layers(torch.cat(moves, dim=1))
 
 
 class TouchNet(nn.Module):
@@ -148,26 +177,25 @@ class Level(nn.Module):
 
 
 class ArmNet(nn.Module):
-    """Draws the arm, and nothing else, from where its hand is.
+    """Draws the arm, and nothing else, from its pose.
 
-    An arm of which the hand is held upright is almost a function of the hand's place. Drawn from that rather than from
-    earlier frames it stays as sharp in a dream's last frame as in its first.
+    Drawn from that rather than from earlier frames it stays as sharp in a dream's last frame as in its first.
 
     Args:
         side: of the coarsest level, a sixteenth of the picture's.
-        grips: commands to the gripper that are told.
+        joints: J.
         width: channels of the finest level.
     """
 
     camera: Tensor
 
-    def __init__(self, side: int, grips: int, width: int = 16, *, camera: Camera) -> None:
+    def __init__(self, side: int, joints: int, width: int = 16, *, camera: Camera) -> None:
         super().__init__()
         c1, c2, c3, hidden = width, 3 * width, 6 * width, 16 * width
         self.side = side
         self.register_buffer("camera", torch.tensor(camera), persistent=False)
         self.told = nn.Sequential(
-            nn.Linear(PLACE_DIM + 3 + 3 + grips, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+            nn.Linear((3 + joints) * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
         self.grid = nn.Linear(hidden, c3 * side**2)
         self.level_16, self.level_32, self.level_64 = (
@@ -180,16 +208,14 @@ class ArmNet(nn.Module):
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias[12:], -2.0)  # begins with what lies behind
 
-    def forward(self, place: Tensor, before: Tensor, target: Tensor, grips: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Its colours (B, 3, H, W), and as a logit where it covers what lies behind it (B, 1, H, W).
 
         Args:
-            place, before: (B, 3) of the hand, about unit scale, now and one control step ago.
-            target: (B, 3) where it is sent.
-            grips: (B, grips) unit scale, newest first.
+            pose: (B, 3 + J) the hand's place, then the joints, about unit scale.
         """
-        told = self.told(torch.cat([place_features(place), place - before, target - place, grips], dim=1))
-        hand = seen_at(place, self.camera)
+        told = self.told(features(pose))
+        hand = seen_at(pose[:, :3], self.camera)
         x = self.grid(told).unflatten(1, (-1, self.side, self.side))
         for level in (self.level_16, self.level_32, self.level_64):
             x = level(x, told, hand)

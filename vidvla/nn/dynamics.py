@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidvla.nn.arm import MAPS, PLACE_DIM, ArmNet, Camera, HandNet, hand_maps, place_features, seen_at
+from vidvla.nn.arm import MAPS, PLACE_DIM, ArmNet, Camera, HandNet, JointNet, features, hand_maps, seen_at
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, grid_positions, sinusoidal
 
@@ -33,13 +33,13 @@ class Next(NamedTuple):
 
     Attributes:
         frame: (B, 3, H, W).
-        place: (B, 3) of the hand in it.
+        pose: (B, 3 + J) of the robot in it.
         backdrop: (B, 4, H, W) of the frame before it: colours, and how far they are known, from 0 to 1.
         covered: (B, 1, H, W) what the arm covers in it, from 0 to 1.
     """
 
     frame: Tensor
-    place: Tensor
+    pose: Tensor
     backdrop: Tensor
     covered: Tensor
 
@@ -47,8 +47,8 @@ class Next(NamedTuple):
 class DynamicsNet(nn.Module):
     """A U-Net whose coarsest level is a transformer, where the actions enter.
 
-    Beside the picture the net keeps the hand's place, as robots' world models keep their proprioception: it predicts
-    the next place first, draws the arm there (:class:`~vidvla.nn.arm.ArmNet`), and fits the scene around it.
+    Beside the picture the net keeps the robot's pose, as robots' world models keep their proprioception: it predicts
+    the next pose first, draws the arm in it (:class:`~vidvla.nn.arm.ArmNet`), and fits the scene around it.
 
     The next frame has two layers. The arm is in front, but for what the net shows before it (things that are held, or
     nearer). The scene behind it is blended, pixel by pixel, from five: the newest frame moved along a predicted flow
@@ -64,6 +64,7 @@ class DynamicsNet(nn.Module):
         width: channels of the finest level; the others have three, six and ten times as many.
         layers: blocks of the transformer.
         entry: how actions enter.
+        joints: J, of the robot.
         size: side of the frames in pixels.
         camera: projects places to the picture.
     """
@@ -74,7 +75,7 @@ class DynamicsNet(nn.Module):
 
     def __init__(
         self, history: int, told: int, action_dim: int, width: int = 16, layers: int = 4, entry: ActionEntry = "concat",
-        *, size: int, camera: Camera,
+        *, joints: int, size: int, camera: Camera,
     ) -> None:  # fmt: skip
         super().__init__()
         self.history, self.told, self.action_dim, self.entry = history, told, action_dim, entry
@@ -90,7 +91,8 @@ class DynamicsNet(nn.Module):
         self.order = nn.Parameter(0.02 * torch.randn(1, told, d))
         self.level = nn.Sequential(nn.Linear(64, d), nn.SiLU(), nn.Linear(d, d))
         self.hand = HandNet(told, action_dim)
-        self.arm = ArmNet(size // 16, told - 1, width, camera=camera)
+        self.joints = JointNet(joints, told)
+        self.arm = ArmNet(size // 16, joints, width, camera=camera)
         self.place = nn.Sequential(nn.Linear(2 * PLACE_DIM, d), nn.SiLU(), nn.Linear(d, d))
         self.aim = nn.Linear(d, d)
         heads = max(d // 32, 1)
@@ -114,8 +116,8 @@ class DynamicsNet(nn.Module):
             self.paint.bias[4 * 7 : 4 * 8] = -4.0
 
     def forward(
-        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, places: Tensor, targets: Tensor,
-        actions: Tensor, level: Tensor, place: Tensor | None = None,
+        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, poses: Tensor, targets: Tensor,
+        actions: Tensor, level: Tensor, pose: Tensor | None = None,
     ) -> Next:  # fmt: skip
         """One control step on.
 
@@ -126,24 +128,26 @@ class DynamicsNet(nn.Module):
             anchor: (B, 3, H, W), a true frame of the same scene.
             backdrop: (B, 4, H, W) that was returned a step ago, or :meth:`behind` the anchor.
             covered: (B, 1, H, W) that was returned a step ago, or :meth:`covers` of the newest frame.
-            places: (B, history, 3) of the hand in each frame, about unit scale.
+            poses: (B, history, 3 + J) of the robot in each frame, about unit scale.
             targets: (B, 2, 3) where the hand had been sent by the newest frame, and where it is sent now: it lags
                 behind, and how far it still has to go is what it moves by.
             actions: (B, told, A) unit scale, newest first: the first of them leads to the next frame.
             level: (B,) standard deviation of the noise in ``frames``.
-            place: (B, 3) where the hand goes, if that is known (in training: what is drawn is then never blurred to
-                make up for a hand that is a little off).
+            pose: (B, 3 + J) in which the robot is next, if that is known (in training: what is drawn is then never
+                blurred to make up for a hand that is a little off).
         """
-        newest, now = frames[:, -1], places[:, -1]
-        place = self.hand(places, targets, actions).detach() if place is None else place
-        arm, shape = self._arm(place, now, targets[:, 1], actions[:, :-1, -1])
+        newest, now = frames[:, -1], poses[:, -1, :3]
+        if pose is None:
+            pose = self.reach(poses, self.hand(poses[..., :3], targets, actions), actions).detach()
+        place = pose[:, :3]
+        arm, shape = self._arm(pose)
         backdrop = self.behind(newest, covered, backdrop)
         given = torch.cat([frames.flatten(1, 2), anchor, backdrop, covered, shape * arm, shape], dim=1)
         x_64 = self.enter_64(given)
         x_32 = self.enter_32(x_64)
         x_16 = self.enter_16(x_32)
         x_8 = self.enter_8(x_16)
-        told = torch.cat([place_features(now), place_features(place)], dim=1)
+        told = torch.cat([features(now), features(place)], dim=1)
         x_8 = self._think(x_8, actions, self.place(told), level)
         before, after = seen_at(now, self.camera), seen_at(place, self.camera)
         x = self.mix_16(torch.cat([self.up_16(x_8), x_16, hand_maps(before, x_16), hand_maps(after, x_16)], dim=1))
@@ -155,17 +159,15 @@ class DynamicsNet(nn.Module):
         carried = warp(newest, (0.5 * (before - after) * pixels)[:, :, None, None].expand_as(flow))
         sources = torch.stack([moved, anchor, carried, painted, backdrop[:, :3]], dim=2)
         scene = (blend.softmax(dim=1)[:, None] * sources).sum(dim=2)
-        return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), place, backdrop, shape)
+        return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), pose, backdrop, shape)
 
-    def covers(self, places: Tensor, target: Tensor, grips: Tensor) -> Tensor:
-        """What the arm covers in the newest frame, from 0 to 1, (B, 1, H, W).
+    def reach(self, poses: Tensor, place: Tensor, actions: Tensor) -> Tensor:
+        """The next pose (B, 3 + J) after poses (B, history, 3 + J), of a robot whose hand goes to ``place`` (B, 3)."""
+        return torch.cat([place, self.joints(poses, place, actions)], dim=1)
 
-        Args:
-            places: (B, history, 3), newest last.
-            target: (B, 3) where the hand had been sent by then.
-            grips: (B, told - 1) commands to the gripper up to then, unit scale, newest first.
-        """
-        return self._arm(places[:, -1], places[:, -2], target, grips)[1]
+    def covers(self, pose: Tensor) -> Tensor:
+        """What the arm covers in ``pose`` (B, 3 + J), from 0 to 1, (B, 1, H, W)."""
+        return self._arm(pose)[1]
 
     def behind(self, frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
         """What ``frame`` (B, 3, H, W) shows beside the arm, over an earlier backdrop, and how far that is known.
@@ -175,9 +177,9 @@ class DynamicsNet(nn.Module):
         now = torch.cat([frame, torch.ones_like(covered)], dim=1)
         return torch.lerp(now, F.pad(self.room[None], (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
 
-    def _arm(self, place: Tensor, before: Tensor, target: Tensor, grips: Tensor) -> tuple[Tensor, Tensor]:
+    def _arm(self, pose: Tensor) -> tuple[Tensor, Tensor]:
         """The arm's colours (B, 3, H, W), and what it covers, from 0 to 1, (B, 1, H, W)."""
-        colours, covers = self.arm(place, before, target, grips)
+        colours, covers = self.arm(pose)
         return colours, covers.sigmoid()
 
     def _think(self, x: Tensor, actions: Tensor, place: Tensor, level: Tensor) -> Tensor:

@@ -56,6 +56,9 @@ CAMERA = (
 """Where a place (x, y, z), metres, is seen: ``CAMERA @ (x, y, z, 1) = (u d, v d, d)``, u to the right and v downwards
 from -1 to 1 over the picture. The same in every task; a test compares it with the simulator's own camera."""
 
+JOINTS = 9
+"""Of the robot: the seven of its arm, radians, then how far its two fingers are closed, metres."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -314,6 +317,11 @@ class MetaWorld:
     def hand(self) -> NDArray[np.float64]:
         """Where the hand is, (3,), metres."""
         return np.array(self._now().env.get_endeff_pos())
+
+    @_on_sim_thread
+    def joints(self) -> NDArray[np.float64]:
+        """The robot's joints, (JOINTS,): an arm of seven can hold its hand in a place in more than one way."""
+        return np.array(self._now().env.data.qpos[:JOINTS])
 
     @_on_sim_thread
     def projection(self) -> NDArray[np.float64]:
