@@ -9,7 +9,7 @@ import pytest
 
 from vidvla.eval.rollouts import closed_loop
 from vidvla.worlds.experts import EXPERTS
-from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, MetaWorld, simulator_problem
+from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, JOINT_COUNT, MetaWorld, simulator_problem
 
 pytestmark = pytest.mark.skipif(simulator_problem() is not None, reason=str(simulator_problem()))
 
@@ -82,6 +82,19 @@ def test_one_unit_of_action_moves_the_hand_in_centimetres(world: MetaWorld) -> N
     moved = 100 * (world.hand() - before)
     assert moved[0] == pytest.approx(6, abs=1)
     assert np.abs(moved[1:]).max() < 1.5
+
+
+@pytest.mark.parametrize("task", AVDC_TASKS)
+def test_the_robots_joints_come_first(world: MetaWorld, task: str) -> None:
+    world.reset(task, 0)
+    model = world._now().env.model
+    arm = [f"right_j{i}" for i in range(7)]
+    assert [model.joint(i).name for i in range(JOINT_COUNT)] == [*arm, "r_close", "l_close"]
+    before = world.joints()
+    for _ in range(3):
+        world.step(np.asarray([0, 0, 0, 1.0], np.float32))
+    moved = world.joints() - before
+    assert moved[7] > 0.005 and moved[8] < -0.005  # the fingers close
 
 
 @pytest.mark.parametrize("task, seed", [("fly", 0), ("reach", -1), ("reach", 2**31)])

@@ -25,7 +25,7 @@ def map_tensor(path: Path, name: str, dtype: type[T]) -> NDArray[T]:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     if name not in header:
-        raise ValueError(f"expected {name} in {path}, got {', '.join(header)}: record that shard again")
+        raise ValueError(f"expected {name} in {path}, got {', '.join(header)}")
     entry = header[name]
     offset = 8 + length + entry["data_offsets"][0]
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(entry["shape"]))

@@ -38,7 +38,7 @@ def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = R
 
 
 @dataclass(frozen=True)
-class HandBatch:
+class MoveBatch:
     """B windows of how the robot stands, is sent and is told; fields as in :class:`DreamBatch`."""
 
     poses: Tensor
@@ -46,8 +46,8 @@ class HandBatch:
     deeps: Tensor
     actions: Tensor
 
-    def to(self, device: torch.device | str) -> HandBatch:
-        return HandBatch(**{name: value.to(device) for name, value in vars(self).items()})
+    def to(self, device: torch.device | str) -> MoveBatch:
+        return MoveBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class DreamBatch:
     Attributes:
         frames: (B, history + T, H, W, 3) uint8 in the order of time.
         anchor: (B, H, W, 3) uint8, an earlier frame of the episode.
-        anchor_pose: (B, 3 + J) of the robot in that: where its hand is, metres, and its joints, radians and metres.
+        anchor_pose: (B, 3 + J) of the robot in that earlier frame: where its hand is, metres, and its joints, radians
+            and metres.
         poses: (B, history + T, 3 + J), the same of each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
         deeps: (B, T + 1, 3) metres, the same where it may be sent deeper.
@@ -119,15 +120,15 @@ class DreamWindows:
             rows.append((frames, anchor, pose, *self._moves(episode, now, steps)))
         return DreamBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
-    def hands(self, size: int, steps: int, generator: torch.Generator) -> HandBatch:
+    def moved(self, size: int, steps: int, generator: torch.Generator) -> MoveBatch:
         """The same without pictures: many at once cost nothing."""
         rows = [self._moves(*self._place(steps, generator), steps) for _ in range(size)]
-        return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+        return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
-    def moves(self, episode: StoredEpisode) -> HandBatch:
+    def moves(self, episode: StoredEpisode) -> MoveBatch:
         """All steps of an episode, each as a window with one following frame."""
         rows = [self._moves(episode, now, 1) for now in range(episode.entry.steps)]
-        return HandBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+        return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
     def plate(self, episode: StoredEpisode) -> Frame:
         """The episode's scene, as far as its arm ever leaves it free, (H, W, 3).
@@ -178,5 +179,5 @@ class DreamWindows:
 
 
 def _poses(episode: StoredEpisode, moments: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(len(moments), 3 + J): where the hand is, then the joints."""
+    """(len(moments), 3 + J): where the hand is, metres, then the joints, radians and metres."""
     return np.concatenate([episode.hands[moments], episode.joints[moments]], axis=1)

@@ -133,7 +133,7 @@ def read_manifest(folder: Path) -> list[ShardEntry]:
         file = folder / shard.file
         found = file.stat().st_size if file.is_file() else 0
         if found != shard.bytes:
-            raise ValueError(f"expected {shard.bytes} bytes in {file}, got {found}: record that shard again")
+            raise ValueError(f"expected {shard.bytes} bytes in {file}, got {found}: remove {folder} and record again")
     return shards
 
 

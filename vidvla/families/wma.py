@@ -90,7 +90,13 @@ class WorldModel(Family):
 
         def first(entry: ActionEntry) -> Phase:
             name, config = f"wma.{entry}", cls.sizes(size, entry)
-            return Phase(name, lambda c: DreamStage(name, c, config, feed["first"]), plans[entry], (HAND, JOINTS, ARM))
+            return Phase(
+                name,
+                lambda c: DreamStage(name, c, config, feed["first"]),
+                plans[entry],
+                (ARM,),
+                teachers=(HAND, JOINTS),
+            )
 
         plans, parent = {name: TrainConfig(**plan) for name, plan in table["train"].items()}, f"wma.{chosen.entry}"
         return [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.dreams import DreamBatch, DreamWindows, HandBatch, Moment
+from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded
 from vidvla.foundation.pose import unit_camera, unit_place, unit_pose
@@ -29,16 +29,18 @@ HAND, TOUCH, JOINTS, ARM, DREAM = "wma.hand", "wma.touch", "wma.joints", "wma.ar
 HORIZON = 16
 """Control steps that a request without actions is dreamed for."""
 MOVED, MOVED_WEIGHT = 0.06, 5.0
-"""A pixel whose colour changes by more than this share of half the range counts so many times."""
+"""A pixel whose colour changes by more than this share of the range has moved, and counts so many times."""
 MISREAD = 0.15
-"""Decimetres that the hand is off by in half of the windows: it is read from a picture where dreams begin."""
+"""Deviation, in unit scale, of how a pose is misread: it is read from a picture where dreams begin."""
 STOPPED = 0.1
 """Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go."""
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
+EDGE = 0.016
+"""Of a picture's side: how far around the arm colours are mixed with its own."""
 PRICE = 0.02
-"""Of a pixel that the arm is drawn on, in absolute error: half the range of a pixel is one."""
+"""Of a pixel that is drawn where the arm is not, in absolute error: half the range of a pixel is one."""
 
 
 class FeedConfig(BaseModel):
@@ -68,11 +70,10 @@ class DreamNet(nn.Module):
         count, history, device = len(true), self.net.history, true.device
         noisy = torch.rand(count, generator=generator) < 0.5
         level = (self.feed.noise * noisy * torch.rand(count, generator=generator)).to(device)
-        where, targets = unit_pose(batch.poses), unit_place(batch.targets)
-        off = MISREAD * (level > 0)[:, None] * torch.randn((count, 3), generator=generator).to(device)
-        off = F.pad(off, (0, where.shape[-1] - 3))
-        seen, poses, led = true[:, :history], where[:, :history] + off[:, None], batch.actions
-        covered = self.net.covers(poses[:, -1])
+        where = unit_pose(batch.poses)
+        off = MISREAD * (level > 0)[:, None] * torch.randn((count, where.shape[-1]), generator=generator).to(device)
+        seen, pose, led = true[:, :history], where[:, history - 1] + off, batch.actions
+        covered = self.net.covers(pose)
         backdrop = self.net.behind(anchor, self.net.covers(unit_pose(batch.anchor_pose)))
         losses, errors = [], []
         for step in range(led.shape[1]):
@@ -80,8 +81,7 @@ class DreamNet(nn.Module):
             given = seen + level[:, None, None, None, None] * noise
             goes = where[:, history + step]
             after = self.net(
-                given, anchor, backdrop.detach(), covered, poses, targets[:, step : step + 2], led[:, step], level,
-                pose=goes,
+                given, anchor, backdrop.detach(), covered, pose, goes, led[:, step], level
             )  # fmt: skip
             backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
             before = true[:, history + step - 1]
@@ -91,7 +91,7 @@ class DreamNet(nn.Module):
             losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
             errors.append(error.detach().square().mean())
             seen = torch.cat([seen[:, 1:], rounded(after.frame)[:, None]], dim=1)
-            poses = torch.cat([poses[:, 1:], goes[:, None]], dim=1)
+            pose = goes
         return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
 
 
@@ -113,10 +113,10 @@ class HandStage:
             checkpoint.load(own).fill(net, "net")
         return net
 
-    def batch(self, size: int, generator: torch.Generator) -> HandBatch:
-        return self.windows.hands(size, self.steps, generator)
+    def batch(self, size: int, generator: torch.Generator) -> MoveBatch:
+        return self.windows.moved(size, self.steps, generator)
 
-    def loss(self, model: nn.Module, batch: HandBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: MoveBatch, generator: torch.Generator) -> dict[str, Tensor]:
         true, targets, history = unit_place(batch.poses[..., :3]), unit_place(batch.targets), self.config.history
         off = MISREAD * torch.randn((len(true), 1, 3), generator=generator).to(true.device)
         true, targets = true + off, targets + off
@@ -220,10 +220,10 @@ class JointStage:
             checkpoint.load(own).fill(net, "net")
         return net
 
-    def batch(self, size: int, generator: torch.Generator) -> HandBatch:
-        return self.windows.hands(size, self.steps, generator)
+    def batch(self, size: int, generator: torch.Generator) -> MoveBatch:
+        return self.windows.moved(size, self.steps, generator)
 
-    def loss(self, model: nn.Module, batch: HandBatch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, model: nn.Module, batch: MoveBatch, generator: torch.Generator) -> dict[str, Tensor]:
         true, history = unit_pose(batch.poses), self.config.history
         off = MISREAD * torch.randn((len(true), 1, true.shape[-1]), generator=generator).to(true.device)
         poses, missed = true[:, :history] + off, []
@@ -245,8 +245,9 @@ class JointStage:
 class ArmStage:
     """Learn how the arm looks, from single frames: what differs from the episode's scene without it is the arm's.
 
-    With the absolute error edges are sharp where the place leaves them a little open; whatever is drawn has a price, so
-    that nothing is drawn without a need.
+    With the absolute error edges are sharp where the pose leaves them a little open; what is drawn where nothing has
+    the arm's colours has a price, so that nothing is drawn without a need. Where the frame differs there it says
+    nothing: a door that moved, or a wall that the arm hides in the scene, would be drawn too.
     """
 
     name = ARM
@@ -271,9 +272,11 @@ class ArmStage:
         true, behind = to_float(batch.frames[:, -1]), to_float(batch.anchor)
         colours, covers = model(unit_pose(batch.poses[:, -1]))
         shape = covers.sigmoid()
-        error = shape * colours + (1 - shape) * behind - true
-        drawn, mse = shape.mean(), error.detach().square().mean()
-        return {"loss": error.abs().mean() + PRICE * drawn, "mse": mse, "covers": drawn.detach()}
+        differs, free = (true - behind).abs().amax(dim=1, keepdim=True) > 2 * MOVED, 1 - _near_arm(true)
+        counts = 1 - differs.float() * free
+        error = counts * (shape * colours + (1 - shape) * behind - true)
+        drawn, mse = (free * shape).mean(), error.detach().square().mean()
+        return {"loss": error.abs().mean() + PRICE * drawn, "mse": mse, "drawn_beside": drawn.detach()}
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
@@ -299,7 +302,7 @@ class DreamStage:
     """Learn the frames that follow from what the robot does, on episodes of every kind.
 
     Args:
-        parent: phase whose weights the stage begins with, or None to begin anew, with the hand's alone.
+        parent: phase whose weights the stage begins with, or None to begin anew, with hand, joints and arm alone.
     """
 
     def __init__(
@@ -351,6 +354,18 @@ class DreamStage:
             rows.append(np.concatenate([episode.frames[0], *(episode.frames[t + 1] for t in times)], axis=1))
             rows.append(np.concatenate([episode.frames[0], *(film[t] for t in times)], axis=1))
         return np.concatenate(rows)
+
+
+def _near_arm(pixels: Tensor) -> Tensor:
+    """1 where pixels (B, 3, H, W) in [-1, 1] have the arm's red, cyan, white or black, or are next to such; else 0.
+
+    Wall, floor and wood are never twice as red as green, nor as bright or dark as fingers and joints are.
+    """
+    red, green, blue = (0.5 + 0.5 * pixels).unbind(dim=1)
+    high, low = torch.maximum(green, blue), torch.minimum(green, blue)
+    found = (red > 2 * high) | (low > 2 * red) | (torch.minimum(red, low) > 0.75) | (torch.maximum(red, high) < 0.08)
+    edge = round(EDGE * pixels.shape[-1])
+    return F.max_pool2d(found[:, None].float(), 2 * edge + 1, stride=1, padding=edge)
 
 
 def _free(hand: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:

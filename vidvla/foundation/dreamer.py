@@ -19,7 +19,7 @@ from vidvla.nn.dynamics import ActionEntry, DynamicsNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
 from vidvla.worlds.base import Frame
-from vidvla.worlds.metaworld import JOINTS
+from vidvla.worlds.metaworld import JOINT_COUNT
 
 ENTRIES: tuple[ActionEntry, ...] = get_args(ActionEntry)
 """Ways for actions to enter; each has a first phase of its own."""
@@ -51,15 +51,15 @@ class DynamicsConfig(BaseModel):
         return TouchNet(self.told, action_dim, self.size, camera=unit_camera())
 
     def arm(self) -> ArmNet:
-        return ArmNet(self.size // 16, JOINTS, self.width, camera=unit_camera())
+        return ArmNet(self.size // 16, JOINT_COUNT, self.width, camera=unit_camera())
 
     def joints(self) -> JointNet:
-        return JointNet(JOINTS, self.told)
+        return JointNet(JOINT_COUNT, self.told)
 
     def net(self, action_dim: int) -> DynamicsNet:
         return DynamicsNet(
             self.history, self.told, action_dim, self.width, self.layers, self.entry,
-            joints=JOINTS, size=self.size, camera=unit_camera(),
+            joints=JOINT_COUNT, size=self.size, camera=unit_camera(),
         )  # fmt: skip
 
 
@@ -176,9 +176,7 @@ class Dreamer:
             scene = self.net.behind(state.frames[:, -1], state.covered, state.backdrop)
             place = self.touch(scene, place, places, targets, deeps, led)
         pose = self.net.reach(state.poses, place, led)
-        after = self.net(
-            frames, state.anchor, state.backdrop, state.covered, state.poses, targets, led, level, pose=pose
-        )
+        after = self.net(frames, state.anchor, state.backdrop, state.covered, state.poses[:, -1], pose, led, level)
         return DreamState(
             state.anchor,
             after.backdrop,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.nn.arm import Camera
-from vidvla.worlds.metaworld import CAMERA, JOINTS
+from vidvla.worlds.metaworld import CAMERA, JOINT_COUNT
 
 DECIMETRE = 0.1
 """Metres; places are told in decimetres."""
@@ -18,9 +18,9 @@ ANGLES = (1.8, -0.55, -0.7, 1.5, 0.8, 1.1, 2.4)
 """About the middle of the arm's joints, radians."""
 FINGERS = (0.02, -0.015)
 """The same of the fingers, metres."""
-RADIANS, SLIDE = 0.5, 0.02
-"""Units of joints and fingers: each moves something in the picture about as far as a decimetre of the hand does."""
-POSE = 3 + JOINTS
+TURN, SLIDE = 0.5, 0.02
+"""Units of joints, radians, and of fingers, metres: each moves something about a decimetre."""
+POSE = 3 + JOINT_COUNT
 
 
 def unit_place(places: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def unit_pose(poses: Tensor) -> Tensor:
     """(..., POSE) metres of the hand, then radians and metres of :meth:`~vidvla.worlds.metaworld.MetaWorld.joints` ->
     unit scale."""
     middle = torch.tensor((*MIDDLE, *ANGLES, *FINGERS), device=poses.device)
-    unit = torch.tensor((*[DECIMETRE] * 3, *[RADIANS] * len(ANGLES), *[SLIDE] * len(FINGERS)), device=poses.device)
+    unit = torch.tensor((*[DECIMETRE] * 3, *[TURN] * len(ANGLES), *[SLIDE] * len(FINGERS)), device=poses.device)
     return (poses - middle) / unit
 
 

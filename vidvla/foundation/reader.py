@@ -80,12 +80,14 @@ def spatial_softmax(maps: Tensor) -> Tensor:
     share = maps.flatten(2).softmax(dim=-1).view_as(maps)
     rows = torch.linspace(-1, 1, maps.shape[2], device=maps.device)
     columns = torch.linspace(-1, 1, maps.shape[3], device=maps.device)
-    return torch.cat([share.sum(dim=3) @ rows, share.sum(dim=2) @ columns], dim=1)
+    across = [(share.sum(dim=3) * rows).sum(dim=2), (share.sum(dim=2) * columns).sum(dim=2)]
+    return torch.cat(across, dim=1)
 
 
 @dataclass(frozen=True)
 class ReaderBatch:
-    """B frames: ``frames`` (B, H, W, 3) uint8, ``poses`` (B, POSE) world units, ``task``, ``fulfilled`` (B,)."""
+    """B frames: ``frames`` (B, H, W, 3) uint8, ``poses`` (B, POSE) metres, then radians and metres, ``task`` (B,)
+    index, ``fulfilled`` (B,)."""
 
     frames: Tensor
     poses: Tensor

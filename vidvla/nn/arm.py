@@ -1,4 +1,4 @@
-"""The robot in a dream: where its hand goes, what stops it, and how its arm looks there."""
+"""The robot in a dream: where its hand goes, what stops it, how the joints follow, and how its arm looks then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Camera = tuple[tuple[float, float, float, float], ...]
 """Rows of a (3, 4) projection: ``camera @ (place, 1) = (x d, y d, d)``, x to the right, y downwards, from -1 to 1."""
 
 RATES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Radians a unit (a decimetre) of the waves that a place is told by: the fastest tell a centimetre apart."""
+"""Radians a unit (a decimetre of a place, half a radian of a joint) of the waves that a pose is told by: the fastest
+tell a centimetre apart."""
 WAVES = 1 + 2 * len(RATES)
 """Features of one number."""
 PLACE_DIM = 3 * WAVES
@@ -34,7 +35,8 @@ def features(values: Tensor) -> Tensor:
 
 def seen_at(place: Tensor, camera: Tensor) -> Tensor:
     """Where places (B, 3) lie in the picture of ``camera`` (3, 4), (B, 2): x and y from -1 to 1."""
-    x, y, depth = (F.pad(place, (0, 1), value=1.0) @ camera.T).unbind(dim=1)
+    place = F.pad(place, (0, 1), value=1.0)
+    x, y, depth = (place[:, None] * camera).sum(dim=2).unbind(dim=1)  # no matrix product: half precision is too coarse
     return torch.stack([x, y], dim=1) / depth[:, None].clamp(min=0.05)
 
 
@@ -100,6 +102,7 @@ class JointNet(nn.Module):
         """The next joints (B, J) after poses (B, history, 3 + J), for a hand that goes to ``place`` (B, 3).
 
         Args:
+            poses, place: about unit scale, as the joints that are returned.
             actions: (B, told, A) unit scale.
         """
         now = poses[:, -1]

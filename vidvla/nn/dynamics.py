@@ -116,8 +116,8 @@ class DynamicsNet(nn.Module):
             self.paint.bias[4 * 7 : 4 * 8] = -4.0
 
     def forward(
-        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, poses: Tensor, targets: Tensor,
-        actions: Tensor, level: Tensor, pose: Tensor | None = None,
+        self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, now: Tensor, pose: Tensor,
+        actions: Tensor, level: Tensor,
     ) -> Next:  # fmt: skip
         """One control step on.
 
@@ -128,18 +128,13 @@ class DynamicsNet(nn.Module):
             anchor: (B, 3, H, W), a true frame of the same scene.
             backdrop: (B, 4, H, W) that was returned a step ago, or :meth:`behind` the anchor.
             covered: (B, 1, H, W) that was returned a step ago, or :meth:`covers` of the newest frame.
-            poses: (B, history, 3 + J) of the robot in each frame, about unit scale.
-            targets: (B, 2, 3) where the hand had been sent by the newest frame, and where it is sent now: it lags
-                behind, and how far it still has to go is what it moves by.
+            now: (B, 3 + J) the robot's pose in the newest frame, about unit scale.
+            pose: (B, 3 + J) in which it is next, from :meth:`reach`; in training the true one: what is drawn is then
+                never blurred to make up for a hand that is a little off.
             actions: (B, told, A) unit scale, newest first: the first of them leads to the next frame.
             level: (B,) standard deviation of the noise in ``frames``.
-            pose: (B, 3 + J) in which the robot is next, if that is known (in training: what is drawn is then never
-                blurred to make up for a hand that is a little off).
         """
-        newest, now = frames[:, -1], poses[:, -1, :3]
-        if pose is None:
-            pose = self.reach(poses, self.hand(poses[..., :3], targets, actions), actions).detach()
-        place = pose[:, :3]
+        newest, here, place = frames[:, -1], now[:, :3], pose[:, :3]
         arm, shape = self._arm(pose)
         backdrop = self.behind(newest, covered, backdrop)
         given = torch.cat([frames.flatten(1, 2), anchor, backdrop, covered, shape * arm, shape], dim=1)
@@ -147,9 +142,9 @@ class DynamicsNet(nn.Module):
         x_32 = self.enter_32(x_64)
         x_16 = self.enter_16(x_32)
         x_8 = self.enter_8(x_16)
-        told = torch.cat([features(now), features(place)], dim=1)
+        told = torch.cat([features(here), features(place)], dim=1)
         x_8 = self._think(x_8, actions, self.place(told), level)
-        before, after = seen_at(now, self.camera), seen_at(place, self.camera)
+        before, after = seen_at(here, self.camera), seen_at(place, self.camera)
         x = self.mix_16(torch.cat([self.up_16(x_8), x_16, hand_maps(before, x_16), hand_maps(after, x_16)], dim=1))
         x = self.mix_32(torch.cat([self.up_32(x), x_32, hand_maps(before, x_32), hand_maps(after, x_32)], dim=1))
         x = self.mix_64(torch.cat([self.up_64(x), x_64, hand_maps(before, x_64), hand_maps(after, x_64)], dim=1))
@@ -162,11 +157,12 @@ class DynamicsNet(nn.Module):
         return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), pose, backdrop, shape)
 
     def reach(self, poses: Tensor, place: Tensor, actions: Tensor) -> Tensor:
-        """The next pose (B, 3 + J) after poses (B, history, 3 + J), of a robot whose hand goes to ``place`` (B, 3)."""
+        """The next pose (B, 3 + J) after poses (B, history, 3 + J), of a robot whose hand goes to ``place`` (B, 3), all
+        about unit scale; actions (B, told, A)."""
         return torch.cat([place, self.joints(poses, place, actions)], dim=1)
 
     def covers(self, pose: Tensor) -> Tensor:
-        """What the arm covers in ``pose`` (B, 3 + J), from 0 to 1, (B, 1, H, W)."""
+        """What the arm covers in ``pose`` (B, 3 + J), about unit scale, from 0 to 1, (B, 1, H, W)."""
         return self._arm(pose)[1]
 
     def behind(self, frame: Tensor, covered: Tensor, backdrop: Tensor | None = None) -> Tensor:
@@ -178,9 +174,9 @@ class DynamicsNet(nn.Module):
         return torch.lerp(now, F.pad(self.room[None], (0, 0, 0, 0, 0, 1)) if backdrop is None else backdrop, covered)
 
     def _arm(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """The arm's colours (B, 3, H, W), and what it covers, from 0 to 1, (B, 1, H, W)."""
+        """The arm's colours in ``pose`` (B, 3 + J), (B, 3, H, W), and what it covers, from 0 to 1, (B, 1, H, W)."""
         colours, covers = self.arm(pose)
-        return colours, covers.sigmoid()
+        return colours.float(), covers.float().sigmoid()  # lerp wants one precision, whatever the layers are run in
 
     def _think(self, x: Tensor, actions: Tensor, place: Tensor, level: Tensor) -> Tensor:
         """The transformer over the coarsest level (B, D, h, w) and the actions, for where the hand goes (B, D)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,15 @@ def _append(folder: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def _on_gpu(device: str) -> bool:
+    return device != "cpu" and torch.cuda.is_available()
+
+
+def precision(device: str) -> str:
+    """What the layers are run in, as Accelerate names it: GPUs take bf16, CPUs what the environment says, or fp32."""
+    return "bf16" if _on_gpu(device) else os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
 def fit(
     stage: Stage,
     config: TrainConfig,
@@ -165,15 +175,16 @@ def fit(
     """Train ``stage`` in ``folder``, from wherever it stands there, and return the averaged net.
 
     Args:
-        device: ``auto`` (Accelerate's choice), ``cpu`` or ``cuda``; GPUs train in bf16.
+        device: ``auto`` (Accelerate's choice), ``cpu`` or ``cuda``; GPUs train in bf16, and so do CPUs where the
+            environment says ``ACCELERATE_MIXED_PRECISION=bf16``: worth it for those with bf16 units.
         save_seconds: time between saved states.
         own: finished weights of an earlier run of the stage, to begin with them.
         stop_after: stop cleanly at this step, as if killed after saving (for tests and time limits).
     """
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu = _on_gpu(device)
     accelerator = Accelerator(
         cpu=not on_gpu,  # must be said: several processes without a GPU would each train alone otherwise
-        mixed_precision="bf16" if on_gpu else "no",
+        mixed_precision=precision(device),
         log_with="tensorboard",
         project_dir=str(folder),
     )

@@ -16,7 +16,7 @@ from vidvla import checkpoint
 from vidvla.families.base import SMALL, Context, Family, Phase
 from vidvla.foundation.reader import READER
 from vidvla.foundation.stages import CODEC, WORLD
-from vidvla.train.loop import STATE, Progress, state_step
+from vidvla.train.loop import STATE, Progress, precision, state_step
 
 ORIGIN = "origin.json"
 """What a run began from: fingerprints of its parents, and the record of the weights that it goes on from."""
@@ -104,6 +104,7 @@ def run_phase(context: Context, phase: Phase, device: str = "auto", stop_after: 
             "train": phase.config.model_dump(),
             "data": stage.data_used(),
             "seconds": round(progress.seconds),
+            "precision": precision(device),
             "threads": torch.get_num_threads() * int(os.environ.get("WORLD_SIZE", "1")),
             "losses": progress.losses,
             "model": stage.config.model_dump() if hasattr(stage, "config") else {},

@@ -56,8 +56,8 @@ CAMERA = (
 """Where a place (x, y, z), metres, is seen: ``CAMERA @ (x, y, z, 1) = (u d, v d, d)``, u to the right and v downwards
 from -1 to 1 over the picture. The same in every task; a test compares it with the simulator's own camera."""
 
-JOINTS = 9
-"""Of the robot: the seven of its arm, radians, then how far its two fingers are closed, metres."""
+JOINT_COUNT = 9
+"""The seven of the arm, radians, then those of the fingers, metres: closing, the first rises and the second falls."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -320,8 +320,8 @@ class MetaWorld:
 
     @_on_sim_thread
     def joints(self) -> NDArray[np.float64]:
-        """The robot's joints, (JOINTS,): an arm of seven can hold its hand in a place in more than one way."""
-        return np.array(self._now().env.data.qpos[:JOINTS])
+        """The robot's joints, (JOINT_COUNT,): an arm of seven can hold its hand in a place in more than one way."""
+        return np.array(self._now().env.data.qpos[:JOINT_COUNT])
 
     @_on_sim_thread
     def projection(self) -> NDArray[np.float64]:
