@@ -95,23 +95,42 @@ class DreamNet(nn.Module):
         return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
 
 
-class HandStage:
-    """Learn where the hand goes, without a picture: the net that draws it then knows from its first step on."""
+class WindowStage:
+    """What all of them share: they learn from windows of the robot world's recorded episodes.
 
-    name = HAND
+    Args:
+        steps: following frames of a window.
+    """
 
-    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
+    def __init__(self, context: Context, config: DynamicsConfig, steps: int = 1) -> None:
         self.context, self.config, self.steps = context, config, steps
 
     @functools.cached_property
     def windows(self) -> DreamWindows:
         return dream_windows(self.context, self.config)
 
+    def data_used(self) -> dict[str, int]:
+        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+
+    def preview(self, model: nn.Module) -> NDArray[np.uint8] | None:
+        """Nothing, where there is no picture to show."""
+        return None
+
+
+def begun(net: nn.Module, own: Path | None) -> nn.Module:
+    """``net``, with the weights of an earlier run where there are some."""
+    if own is not None:
+        checkpoint.load(own).fill(net, "net")
+    return net
+
+
+class HandStage(WindowStage):
+    """Learn where the hand goes, without a picture: the net that draws it then knows from its first step on."""
+
+    name = HAND
+
     def build(self, own: Path | None = None) -> nn.Module:
-        net = self.config.hand(len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
+        return begun(self.config.hand(len(unit_actions().low)), own)
 
     def batch(self, size: int, generator: torch.Generator) -> MoveBatch:
         return self.windows.moved(size, self.steps, generator)
@@ -128,27 +147,14 @@ class HandStage:
         error = torch.stack(missed).mean()
         return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1]}
 
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
 
-    def preview(self, model: nn.Module) -> None:
-        return None
-
-
-class TouchStage:
+class TouchStage(WindowStage):
     """Learn what stops the hand, from episodes' plates, on top of what the hand's net has it do where nothing does.
 
     It is seldom stopped: half of the windows are drawn around moments where that net is wrong.
     """
 
     name = TOUCH
-
-    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
-        self.context, self.config, self.steps = context, config, steps
-
-    @functools.cached_property
-    def windows(self) -> DreamWindows:
-        return dream_windows(self.context, self.config)
 
     @functools.cached_property
     def hand(self) -> HandNet:
@@ -169,10 +175,7 @@ class TouchStage:
         return found
 
     def build(self, own: Path | None = None) -> nn.Module:
-        net = self.config.touch(len(unit_actions().low))
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
+        return begun(self.config.touch(len(unit_actions().low)), own)
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
         return self.windows.batch(size, self.steps, generator, plates=True, around=self.stopped)
@@ -195,30 +198,14 @@ class TouchStage:
         error = torch.stack(missed).mean()
         return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1], "without_cm": 10 * free[0]}
 
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
 
-    def preview(self, model: nn.Module) -> None:
-        return None
-
-
-class JointStage:
+class JointStage(WindowStage):
     """Learn how the joints follow the hand, without a picture, over several of its own steps."""
 
     name = JOINTS
 
-    def __init__(self, context: Context, config: DynamicsConfig, steps: int) -> None:
-        self.context, self.config, self.steps = context, config, steps
-
-    @functools.cached_property
-    def windows(self) -> DreamWindows:
-        return dream_windows(self.context, self.config)
-
     def build(self, own: Path | None = None) -> nn.Module:
-        net = self.config.joints()
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
+        return begun(self.config.joints(), own)
 
     def batch(self, size: int, generator: torch.Generator) -> MoveBatch:
         return self.windows.moved(size, self.steps, generator)
@@ -235,14 +222,8 @@ class JointStage:
         error = torch.stack(missed).mean()
         return {"loss": error, "first": missed[0], "last": missed[-1]}
 
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
 
-    def preview(self, model: nn.Module) -> None:
-        return None
-
-
-class ArmStage:
+class ArmStage(WindowStage):
     """Learn how the arm looks, from single frames: what differs from the episode's scene without it is the arm's.
 
     With the absolute error edges are sharp where the pose leaves them a little open; what is drawn where nothing has
@@ -252,21 +233,11 @@ class ArmStage:
 
     name = ARM
 
-    def __init__(self, context: Context, config: DynamicsConfig) -> None:
-        self.context, self.config = context, config
-
-    @functools.cached_property
-    def windows(self) -> DreamWindows:
-        return dream_windows(self.context, self.config)
-
     def build(self, own: Path | None = None) -> nn.Module:
-        net = self.config.arm()
-        if own is not None:
-            checkpoint.load(own).fill(net, "net")
-        return net
+        return begun(self.config.arm(), own)
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, 1, generator, plates=True)
+        return self.windows.batch(size, self.steps, generator, plates=True)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         true, behind = to_float(batch.frames[:, -1]), to_float(batch.anchor)
@@ -277,9 +248,6 @@ class ArmStage:
         error = counts * (shape * colours + (1 - shape) * behind - true)
         drawn, mse = (free * shape).mean(), error.detach().square().mean()
         return {"loss": error.abs().mean() + PRICE * drawn, "mse": mse, "drawn_beside": drawn.detach()}
-
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
 
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
@@ -298,7 +266,7 @@ def dream_windows(context: Context, config: DynamicsConfig) -> DreamWindows:
     return DreamWindows(store, unit_actions().to_unit, config.history, config.told)
 
 
-class DreamStage:
+class DreamStage(WindowStage):
     """Learn the frames that follow from what the robot does, on episodes of every kind.
 
     Args:
@@ -308,11 +276,8 @@ class DreamStage:
     def __init__(
         self, name: str, context: Context, config: DynamicsConfig, feed: FeedConfig, parent: str | None = None
     ) -> None:
-        self.name, self.context, self.config, self.feed, self.parent = name, context, config, feed, parent
-
-    @functools.cached_property
-    def windows(self) -> DreamWindows:
-        return dream_windows(self.context, self.config)
+        super().__init__(context, config, feed.steps)
+        self.name, self.feed, self.parent = name, feed, parent
 
     def build(self, own: Path | None = None) -> nn.Module:
         start = own or (None if self.parent is None else self.context.weights(self.parent))
@@ -329,14 +294,11 @@ class DreamStage:
         return DreamNet(net, self.feed)
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, self.feed.steps, generator)
+        return self.windows.batch(size, self.steps, generator)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         values: dict[str, Tensor] = model(batch, generator)
         return values
-
-    def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
 
     @torch.no_grad()
     def preview(self, model: nn.Module) -> NDArray[np.uint8]:
