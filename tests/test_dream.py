@@ -10,7 +10,7 @@ import torch
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode
-from vidvla.data.dreams import REACH, DreamWindows, sent
+from vidvla.data.dreams import DreamWindows, sent
 from vidvla.families.base import Context
 from vidvla.families.wma import WorldModel
 from vidvla.foundation.dream_stages import (
@@ -24,6 +24,7 @@ from vidvla.foundation.dream_stages import (
     HandStage,
     JointStage,
     TouchStage,
+    TouchWalk,
 )
 from vidvla.foundation.dreamer import (
     ENTRIES,
@@ -34,8 +35,8 @@ from vidvla.foundation.dreamer import (
     sent_on,
     shown,
 )
-from vidvla.foundation.pose import MIDDLE, POSE, metres, unit_camera, unit_place, unit_pose
-from vidvla.foundation.reader import Reader
+from vidvla.foundation.pose import MIDDLE, POSE, metres, unit_camera, unit_height, unit_place, unit_pose
+from vidvla.foundation.reader import READER, Reader, ReaderConfig, ReaderNet
 from vidvla.foundation.stages import unit_actions
 from vidvla.nn.arm import MAPS, hand_maps, seen_at
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet, warp
@@ -45,7 +46,7 @@ from vidvla.train.loop import TrainConfig, fit
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
 from vidvla.worlds.dream import Dream
-from vidvla.worlds.metaworld import CAMERA
+from vidvla.worlds.metaworld import CAMERA, DEEP, REACH
 
 NONE = np.zeros((0, 4), np.float32)
 ACTIONS = np.random.default_rng(1).uniform(-1, 1, (10, 4)).astype(np.float32)
@@ -113,14 +114,17 @@ def test_windows_hold_the_actions_that_lead_to_each_frame(windows: DreamWindows)
         assert any(fits(row, e, now) for e in windows.store.episodes for now in range(e.entry.steps))
 
 
-def test_hands_are_sent_by_their_actions_within_reach() -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_hands_are_sent_by_their_actions_within_reach(deep: bool) -> None:
     start, actions = np.array([0.0, 0.6, 0.2], np.float32), np.array([[1, -1, 0, 1], [0, -1, 0.5, 1]] * 4, np.float32)
-    places = sent(start, actions)
+    downwards = np.array([[0, 0, -1, 1]] * 9, np.float32)
+    places = sent(start, np.concatenate([actions, downwards]), deep)
     assert np.allclose(places[1], [0.05, 0.55, 0.2]) and np.allclose(places[2], [0.05, 0.5, 0.225])
     assert places[-1, 1] == np.float32(REACH[0][1]) and (places[:, 2] <= REACH[1][2]).all()
-    target = unit_place(torch.from_numpy(start[None]))
-    for action, place in zip(torch.from_numpy(actions), places[1:], strict=True):
-        target = sent_on(target, action[None])
+    assert places[-1, 2] == pytest.approx(DEEP if deep else REACH[0][2])
+    target, lowest = unit_place(torch.from_numpy(start[None])), unit_height(torch.tensor([deep]))
+    for action, place in zip(torch.from_numpy(np.concatenate([actions, downwards])), places[1:], strict=True):
+        target = sent_on(target, action[None], lowest)
         assert np.allclose(metres(target)[0], place, atol=1e-6)
 
 
@@ -154,6 +158,7 @@ def test_how_the_joints_follow_the_hand_is_learned(tmp_path: Path, windows: Drea
 
 def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
     config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
+    checkpoint.save(context.weights(READER), {"net": ReaderNet(ReaderConfig(tasks=("door-open",)))}, {}, bits=32)
     stage = TouchStage(context, config, 2)
     stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
     stage.__dict__["hand"] = config.hand(4).requires_grad_(False)
@@ -166,6 +171,47 @@ def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -
     plan = TrainConfig(steps=80, batch=16, lr=3e-3, warmup=5, ema=0.9)
     model, _ = fit(stage, plan, tmp_path / "run", device="cpu", preview_every=0)
     assert error(model) < 0.7 * error(stage.build())
+
+
+def test_what_stops_the_hand_is_learned_as_it_is_dreamed(windows: DreamWindows) -> None:
+    torch.manual_seed(0)
+    config = DynamicsConfig()
+    made, touch, steps = config.net(4).eval(), config.touch(4).eval(), 6
+    torch.nn.init.normal_(touch.correct[2].weight, std=0.1)  # a fresh one lets the hand go where it would
+    windows = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
+    for episode in windows.store.episodes[:3]:
+        windows.store.__dict__["pick"] = lambda _, episode=episode: episode
+        touch.sent_deep.bias.data.fill_(-100.0)  # what it guesses of how deep the hand is sent is another matter
+        batch = windows.scenes(1, episode.entry.steps, torch.Generator().manual_seed(0))  # from its beginning on
+        moves = batch.moves
+        with torch.no_grad():
+            missed, _ = TouchWalk(touch)(batch, made.hand, torch.zeros(1, 1, 3))
+        poses = unit_pose(moves.poses)
+        mind = Dreamer(made, touch, torch.device("cpu"), lambda frames, p=poses[0, 0]: p.expand(len(frames), -1))
+        state = mind.begin(batch.frame.numpy(), NONE)
+        for step in range(steps):
+            state = mind.advance(state, moves.actions[:, step, 0])
+            apart = (state.poses[:, -1, :3] - poses[:, 2 + step, :3]).norm()
+            assert float(apart) == pytest.approx(float(missed[0, step]), abs=1e-4)
+    del windows.store.__dict__["pick"]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_hands_are_sent_as_deep_as_the_scene_lets_them(frame: Frame, deep: bool) -> None:
+    touch = DynamicsConfig().touch(4).eval()
+    touch.sent_deep.bias.data.fill_(100.0 if deep else -100.0)
+    mind = Dreamer(net(), touch, torch.device("cpu"), nowhere)
+    state = mind.begin(frame[None], NONE)
+    for _ in range(9):
+        state = mind.advance(state, torch.tensor([[0.0, 0.0, -1.0, 0.0]]))
+    assert metres(state.target)[0, 2] == pytest.approx(DEEP if deep else REACH[0][2])
+
+
+def test_windows_say_where_their_episode_ends(windows: DreamWindows) -> None:
+    longest = max(episode.entry.steps for episode in windows.store.episodes)
+    batch = windows.scenes(16, longest, torch.Generator().manual_seed(2))
+    lasts = {episode.entry.steps for episode in windows.store.episodes}
+    assert set(batch.within.sum(dim=1).tolist()) <= lasts and len(lasts) > 1
 
 
 def test_hands_are_marked_where_they_are_seen() -> None:
@@ -301,7 +347,7 @@ def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> 
     hidden, covered = made.covers(unit_pose(batch.anchor_pose)), made.covers(start[:, -1])
     state = DreamState(
         anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0],
-        unit_place(batch.deeps)[:, 0], led,
+        unit_height(torch.tensor([False])), led, *[torch.zeros(1, 0)] * 3,
     )  # fmt: skip
     for step in range(3):
         goes = poses[:, 2 + step]

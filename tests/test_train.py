@@ -29,6 +29,7 @@ from vidvla.foundation.stages import FilmStage, load_net, unit_actions
 from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
+from vidvla.registry import families
 from vidvla.train.loop import STATE, TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
 from vidvla.train.run import is_done, restore, run_phase, train
@@ -271,6 +272,14 @@ def test_published_weights_are_trained_on_elsewhere(tmp_path: Path, robot_data: 
     moved = checkpoint.load(there.weights("bc.clone")).tensors["net.head.0.weight"]
     restored = checkpoint.load(here.weights("bc.clone")).tensors["net.head.0.weight"]
     assert 0 < (moved - restored).abs().max() < 0.02 and restored.abs().max() > 0.02
+
+
+@pytest.mark.parametrize("name", families())
+def test_shipped_weights_hold_the_phases_to_go_on_from(name: str) -> None:
+    saved = checkpoint.load(checkpoint.ASSETS / "checkpoints" / f"{name}-metaworld")
+    trained = {record["phase"] for record in saved.config["trained"]}
+    assert set(families()[name].published.values()) <= trained
+    assert all(saved.part(part) for part in families()[name].published)
 
 
 @pytest.mark.parametrize(("bits", "bytes_kept"), [(32, 4), (16, 2), (8, 1)])

@@ -9,7 +9,16 @@ import pytest
 
 from vidvla.eval.rollouts import closed_loop
 from vidvla.worlds.experts import EXPERTS
-from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, JOINT_COUNT, MetaWorld, simulator_problem
+from vidvla.worlds.metaworld import (
+    AVDC_TASKS,
+    CAMERA,
+    DEEP,
+    DEEP_TASKS,
+    JOINT_COUNT,
+    REACH,
+    MetaWorld,
+    simulator_problem,
+)
 
 pytestmark = pytest.mark.skipif(simulator_problem() is not None, reason=str(simulator_problem()))
 
@@ -170,3 +179,11 @@ def test_the_camera_is_the_one_that_is_written_down(world: MetaWorld) -> None:
     for task in AVDC_TASKS:
         world.reset(task, 1)
         assert np.allclose(world.projection(), CAMERA, atol=1e-4)
+
+
+def test_the_hand_is_sent_where_it_is_written_down(world: MetaWorld) -> None:
+    for task in AVDC_TASKS:
+        world.reset(task, 1)
+        env = world._now().env
+        low = (*REACH[0][:2], DEEP if task in DEEP_TASKS else REACH[0][2])
+        assert np.allclose(env.mocap_low, low) and np.allclose(env.mocap_high, REACH[1])

@@ -13,14 +13,10 @@ from torch import Tensor
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.data.demos import ToUnit
 from vidvla.worlds.base import Frame
+from vidvla.worlds.metaworld import DEEP, DEEP_TASKS, REACH
 
-Reach = tuple[tuple[float, float, float], tuple[float, float, float]]
 LARGEST_MOVE = 0.05
 """Metres that a full action sends the hand, an axis."""
-REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
-"""Metres; Meta-World sends the hand nowhere outside of this box."""
-DEEP = ((-0.5, 0.4, -0.15), (0.5, 1.0, 0.5))
-"""The same in a few tasks, such as those of the faucets: it is sent into the table, and comes back later."""
 
 PLATE_FRAMES = 15
 """Of an episode, that its plate is made of."""
@@ -28,9 +24,14 @@ ROOM_FRAMES = 1000
 """Of all episodes, that the picture of the empty room is made of."""
 
 
-def sent(start: NDArray[np.float32], unit: NDArray[np.float32], reach: Reach = REACH) -> NDArray[np.float32]:
-    """Where the hand is sent by unit-scale actions (T, A) from ``start`` (3,), metres: (T + 1, 3), the start first."""
-    low, high = np.asarray(reach, np.float32)
+def sent(start: NDArray[np.float32], unit: NDArray[np.float32], deep: bool = False) -> NDArray[np.float32]:
+    """Where the hand is sent by unit-scale actions (T, A) from ``start`` (3,), metres: (T + 1, 3), the start first.
+
+    Args:
+        deep: it may be sent into the table.
+    """
+    low, high = np.asarray(REACH, np.float32)
+    low[2] = DEEP if deep else low[2]
     targets = [start]
     for action in unit:
         targets.append(np.clip(targets[-1] + LARGEST_MOVE * action[:3], low, high))
@@ -43,11 +44,29 @@ class MoveBatch:
 
     poses: Tensor
     targets: Tensor
-    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> MoveBatch:
         return MoveBatch(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """The same beside what the scene looks like where they begin.
+
+    Attributes:
+        frame: (B, H, W, 3) uint8, the newest given one.
+        deep: (B,) bool, True where the hand may be sent into the table.
+        within: (B, T) bool, False for control steps after the episode's end.
+    """
+
+    frame: Tensor
+    deep: Tensor
+    moves: MoveBatch
+    within: Tensor
+
+    def to(self, device: torch.device | str) -> SceneBatch:
+        return SceneBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,6 @@ class DreamBatch:
             and metres.
         poses: (B, history + T, 3 + J), the same of each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
-        deeps: (B, T + 1, 3) metres, the same where it may be sent deeper.
         actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
     """
 
@@ -70,7 +88,6 @@ class DreamBatch:
     anchor_pose: Tensor
     poses: Tensor
     targets: Tensor
-    deeps: Tensor
     actions: Tensor
 
     def to(self, device: torch.device | str) -> DreamBatch:
@@ -93,26 +110,17 @@ class DreamWindows:
     def __init__(self, store: EpisodeStore, to_unit: ToUnit, history: int, told: int) -> None:
         self.store, self.to_unit, self.history, self.told = store, to_unit, history, told
         self._plates: dict[int, Frame] = {}
-        self.targets, self.deeps = (
-            {id(e): sent(e.hands[0], to_unit(e.actions), reach) for e in store.episodes} for reach in (REACH, DEEP)
-        )
+        self.targets = {id(e): sent(e.hands[0], to_unit(e.actions), _deep(e)) for e in store.episodes}
 
-    def batch(
-        self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False,
-        around: Sequence[Moment] = (),
-    ) -> DreamBatch:  # fmt: skip
+    def batch(self, size: int, steps: int, generator: torch.Generator, *, plates: bool = False) -> DreamBatch:
         """``size`` windows with ``steps`` following frames, drawn by ``generator`` alone.
 
         Args:
             plates: give episodes' :meth:`plate` as anchors.
-            around: half of the windows have one of these among their following frames.
         """
         rows = []
         for _ in range(size):
             episode, now = self._place(steps, generator)
-            if around and draw(generator, 2):
-                episode, moment = around[draw(generator, len(around))]
-                now = min(max(moment - 1 - draw(generator, steps), 0), max(episode.entry.steps - steps, 0))
             earlier = draw(generator, now + 1)
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
@@ -122,13 +130,30 @@ class DreamWindows:
 
     def moved(self, size: int, steps: int, generator: torch.Generator) -> MoveBatch:
         """The same without pictures: many at once cost nothing."""
-        rows = [self._moves(*self._place(steps, generator), steps) for _ in range(size)]
-        return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+        return _stacked([self._moves(*self._place(steps, generator), steps) for _ in range(size)])
+
+    def scenes(self, size: int, steps: int, generator: torch.Generator, around: Sequence[Moment] = ()) -> SceneBatch:
+        """The same with the frame that each begins with.
+
+        Args:
+            around: half of the windows have one of these among their following frames.
+        """
+        rows, frames, deep, within = [], [], [], []
+        for _ in range(size):
+            episode, now = self._place(steps, generator)
+            if around and draw(generator, 2):
+                episode, moment = around[draw(generator, len(around))]
+                now = min(max(moment - 1 - draw(generator, steps), 0), max(episode.entry.steps - steps, 0))
+            rows.append(self._moves(episode, now, steps))
+            frames.append(np.asarray(episode.frames[now]))
+            deep.append(_deep(episode))
+            within.append(now + np.arange(steps) < episode.entry.steps)
+        seen, lasts = torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(within))
+        return SceneBatch(seen, torch.tensor(deep), _stacked(rows), lasts)
 
     def moves(self, episode: StoredEpisode) -> MoveBatch:
         """All steps of an episode, each as a window with one following frame."""
-        rows = [self._moves(episode, now, 1) for now in range(episode.entry.steps)]
-        return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
+        return _stacked([self._moves(episode, now, 1) for now in range(episode.entry.steps)])
 
     def plate(self, episode: StoredEpisode) -> Frame:
         """The episode's scene, as far as its arm ever leaves it free, (H, W, 3).
@@ -169,13 +194,21 @@ class DreamWindows:
         return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
 
     def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
-        """Poses, targets, deep targets and actions of a window."""
+        """Poses, targets and actions of a window."""
         moments = self._moments(episode, now, steps)
         lead = now + np.arange(steps)[:, None] - np.arange(self.told)
         actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
         actions[lead < 0] = 0
         newest = moments[self.history - 1 :]
-        return _poses(episode, moments), self.targets[id(episode)][newest], self.deeps[id(episode)][newest], actions
+        return _poses(episode, moments), self.targets[id(episode)][newest], actions
+
+
+def _deep(episode: StoredEpisode) -> bool:
+    return episode.entry.task in DEEP_TASKS
+
+
+def _stacked(rows: Sequence[tuple[NDArray[np.float32], ...]]) -> MoveBatch:
+    return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
 
 def _poses(episode: StoredEpisode, moments: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -41,8 +41,8 @@ from vidvla.foundation.film import check_request
 from vidvla.foundation.pose import metres
 from vidvla.foundation.reader import READER, Reader, publish_reader, reader_phase
 from vidvla.foundation.stages import WORLD, unit_actions
-from vidvla.nn.arm import TouchNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
+from vidvla.nn.touch import TouchNet
 from vidvla.saliency import Traced
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
@@ -67,7 +67,9 @@ class WorldModel(Family):
     acts: ClassVar[bool] = False
     attends: ClassVar[bool] = False
     told: ClassVar[bool] = True
-    published: ClassVar[dict[str, str]] = {"net": DREAM, "touch": TOUCH}
+    published: ClassVar[dict[str, str]] = {
+        "net": DREAM, "touch": TOUCH, "net.hand": HAND, "net.joints": JOINTS, "net.arm": ARM,
+    }  # fmt: skip
 
     def __init__(
         self, net: DynamicsNet, touch: TouchNet, reader: Reader, config: DynamicsConfig, scale: ActionScale,
@@ -102,7 +104,13 @@ class WorldModel(Family):
         return [
             reader_phase(size, WORLD, AVDC_TASKS),
             Phase(HAND, lambda c: HandStage(c, chosen, feed["hand"].steps), plans["hand"]),
-            Phase(TOUCH, lambda c: TouchStage(c, chosen, feed["touch"].steps), plans["touch"], (HAND,)),
+            Phase(
+                TOUCH,
+                lambda c: TouchStage(c, chosen, feed["touch"].steps),
+                plans["touch"],
+                (HAND, READER),
+                teachers=(READER,),
+            ),
             Phase(JOINTS, lambda c: JointStage(c, chosen, feed["joints"].steps), plans["joints"]),
             Phase(ARM, lambda c: ArmStage(c, chosen), plans["arm"]),
             *(first(entry) for entry in ENTRIES),

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch
+from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch, SceneBatch
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded
-from vidvla.foundation.pose import unit_camera, unit_place, unit_pose
+from vidvla.foundation.pose import unit_height, unit_place, unit_pose
+from vidvla.foundation.reader import READER
 from vidvla.foundation.stages import WORLD, unit_actions
-from vidvla.nn.arm import HandNet, TouchNet, seen_at
+from vidvla.nn.arm import HandNet
 from vidvla.nn.dynamics import DynamicsNet
+from vidvla.nn.touch import TouchNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.worlds.base import Frame
 
@@ -30,10 +32,12 @@ HORIZON = 16
 """Control steps that a request without actions is dreamed for."""
 MOVED, MOVED_WEIGHT = 0.06, 5.0
 """A pixel whose colour changes by more than this share of the range has moved, and counts so many times."""
-MISREAD = 0.15
+MISREAD = 0.08
 """Deviation, in unit scale, of how a pose is misread: it is read from a picture where dreams begin."""
 STOPPED = 0.1
 """Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go."""
+DEEP_WEIGHT = 0.1
+"""Of the cross entropy of how deep the hand may be sent, beside the error of its place in decimetres."""
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
@@ -95,6 +99,35 @@ class DreamNet(nn.Module):
         return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
 
 
+class TouchWalk(nn.Module):
+    """A net that says what stops the hand, with its error over its own steps as ``forward``."""
+
+    def __init__(self, net: TouchNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: SceneBatch, hand: HandNet, off: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the hand is from where it went, (B, T), decimetres, and whether it may be sent deep, logits (B,).
+
+        Args:
+            off: (B, 1, 3) by how much places are misread.
+        """
+        moves = batch.moves
+        true, targets = (unit_place(v) + off for v in (moves.poses[..., :3], moves.targets))
+        lowest = unit_height(batch.deep)
+        steps = moves.actions.shape[1]
+        history = true.shape[1] - steps
+        maps, scene, memory = self.net.look(to_float(batch.frame))
+        places, missed = true[:, :history], []
+        for step in range(steps):
+            told = (targets[:, step : step + 2], moves.actions[:, step])
+            place = hand(places, *told)
+            place, memory = self.net(maps, scene, memory, place, places, told[0], lowest, told[1])
+            missed.append((place - true[:, history + step]).norm(dim=1))
+            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
+        return torch.stack(missed, dim=1), self.net.deep(scene)
+
+
 class WindowStage:
     """What all of them share: they learn from windows of the robot world's recorded episodes.
 
@@ -149,7 +182,7 @@ class HandStage(WindowStage):
 
 
 class TouchStage(WindowStage):
-    """Learn what stops the hand, from episodes' plates, on top of what the hand's net has it do where nothing does.
+    """Learn what stops the hand, on top of what the hand's net has it do where nothing does, over its own steps.
 
     It is seldom stopped: half of the windows are drawn around moments where that net is wrong.
     """
@@ -175,28 +208,24 @@ class TouchStage(WindowStage):
         return found
 
     def build(self, own: Path | None = None) -> nn.Module:
-        return begun(self.config.touch(len(unit_actions().low)), own)
+        net = self.config.touch(len(unit_actions().low))
+        if own is None:  # which task it is, and where the arm is, need not be learned anew
+            checkpoint.load(self.context.weights(READER)).fill(net.sight, "net.sight")
+        begun(net, own)
+        return TouchWalk(net)
 
-    def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, self.steps, generator, plates=True, around=self.stopped)
+    def batch(self, size: int, generator: torch.Generator) -> SceneBatch:
+        return self.windows.scenes(size, self.steps, generator, self.stopped)
 
-    def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        plate, hand = to_float(batch.anchor), self.hand.to(batch.poses.device)
-        off = MISREAD * torch.randn((len(plate), 1, 3), generator=generator).to(plate.device)
-        true, targets, deeps = (unit_place(v) + off for v in (batch.poses[..., :3], batch.targets, batch.deeps))
-        history = self.config.history
-        known = _free(seen_at(true[:, 0], torch.tensor(unit_camera(), device=plate.device)), plate, generator)
-        backdrop = torch.cat([plate, known], dim=1)
-        places, missed, free = true[:, :history], [], []
-        for step in range(self.steps):
-            told = (targets[:, step : step + 2], batch.actions[:, step])
-            place = hand(places, *told)
-            free.append((place.detach() - true[:, history + step]).norm(dim=1).mean())
-            place = model(backdrop, place, places, told[0], deeps[:, step : step + 2], told[1])
-            missed.append((place - true[:, history + step]).norm(dim=1).mean())
-            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
-        error = torch.stack(missed).mean()
-        return {"loss": error, "first_cm": 10 * missed[0], "last_cm": 10 * missed[-1], "without_cm": 10 * free[0]}
+    def loss(self, model: nn.Module, batch: SceneBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        off = MISREAD * torch.randn((len(batch.frame), 1, 3), generator=generator).to(batch.frame.device)
+        missed, deep = model(batch, self.hand.to(batch.frame.device), off)
+        error = (missed * batch.within).sum() / batch.within.sum()
+        told = F.binary_cross_entropy_with_logits(deep, batch.deep.float())
+        return {
+            "loss": error + DEEP_WEIGHT * told, "mean_cm": 10 * error.detach(),
+            "first_cm": 10 * missed[:, 0].mean().detach(), "deep": told.detach(),
+        }  # fmt: skip
 
 
 class JointStage(WindowStage):
@@ -328,22 +357,6 @@ def _near_arm(pixels: Tensor) -> Tensor:
     found = (red > 2 * high) | (low > 2 * red) | (torch.minimum(red, low) > 0.75) | (torch.maximum(red, high) < 0.08)
     edge = round(EDGE * pixels.shape[-1])
     return F.max_pool2d(found[:, None].float(), 2 * edge + 1, stride=1, padding=edge)
-
-
-def _free(hand: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
-    """What an arm leaves free of a picture, from 0 to 1, (B, 1, H, W): half of the time it hides a box above its hand.
-
-    Args:
-        hand: (B, 2) where it is seen, x and y from -1 to 1.
-        like: (B, C, H, W) of the size of the picture.
-    """
-    count, (height, width) = len(like), like.shape[-2:]
-    chance = torch.rand((count, 4), generator=generator).to(like.device)[..., None, None]
-    xs = torch.linspace(-1, 1, width, device=like.device)
-    ys = torch.linspace(-1, 1, height, device=like.device)[:, None]
-    x, y = hand[:, 0, None, None] + 0.4 * (chance[:, 0] - 0.5), hand[:, 1, None, None] + 0.3 * chance[:, 1]
-    hidden = ((xs - x).abs() < 0.05 + 0.15 * chance[:, 2]) & (ys < y) & (chance[:, 3] < 0.5)
-    return (~hidden)[:, None].float()
 
 
 def _told(pose: Tensor) -> Callable[[Frame], Tensor]:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from vidvla.data.dreams import DEEP, LARGEST_MOVE, REACH, Reach, sent
-from vidvla.foundation.pose import DECIMETRE, metres, unit_camera, unit_place
-from vidvla.nn.arm import ArmNet, HandNet, JointNet, TouchNet
+from vidvla.data.dreams import LARGEST_MOVE, sent
+from vidvla.foundation.pose import DECIMETRE, metres, unit_camera, unit_height, unit_place
+from vidvla.nn.arm import ArmNet, HandNet, JointNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
+from vidvla.nn.touch import TouchNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
 from vidvla.worlds.base import Frame
-from vidvla.worlds.metaworld import JOINT_COUNT
+from vidvla.worlds.metaworld import JOINT_COUNT, REACH
 
 ENTRIES: tuple[ActionEntry, ...] = get_args(ActionEntry)
 """Ways for actions to enter; each has a first phase of its own."""
@@ -33,6 +34,7 @@ class DynamicsConfig(BaseModel):
         history: frames that it looks at.
         told: actions that each frame is told: the hand lags behind its commands, so that where it goes next hangs on
             earlier ones too.
+        sight: width of what looks for things in the hand's way, the reader's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,13 +44,14 @@ class DynamicsConfig(BaseModel):
     told: int = Field(default=4, gt=0)
     width: int = Field(default=8, gt=0, multiple_of=8)
     layers: int = Field(default=1, gt=0)
+    sight: int = Field(default=8, gt=0, multiple_of=4)
     entry: ActionEntry = "concat"
 
     def hand(self, action_dim: int) -> HandNet:
         return HandNet(self.told, action_dim)
 
     def touch(self, action_dim: int) -> TouchNet:
-        return TouchNet(self.told, action_dim, self.size, camera=unit_camera())
+        return TouchNet(self.told, action_dim, self.sight, camera=unit_camera())
 
     def arm(self) -> ArmNet:
         return ArmNet(self.size // 16, JOINT_COUNT, self.width, camera=unit_camera())
@@ -63,9 +66,14 @@ class DynamicsConfig(BaseModel):
         )  # fmt: skip
 
 
-def sent_on(target: Tensor, actions: Tensor, reach: Reach = REACH) -> Tensor:
-    """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places."""
-    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in reach)
+def sent_on(target: Tensor, actions: Tensor, lowest: Tensor) -> Tensor:
+    """Targets (B, 3) one action (B, A) of unit scale later: :func:`~vidvla.data.dreams.sent` in unit places.
+
+    Args:
+        lowest: (B, 1) height that the hand may be sent to.
+    """
+    low, high = (unit_place(torch.tensor(limit, device=target.device)) for limit in REACH)
+    low = torch.cat([low[:2].expand(len(target), -1), lowest], dim=1)
     return torch.clamp(target + LARGEST_MOVE / DECIMETRE * actions[:, :3], low, high)
 
 
@@ -85,8 +93,10 @@ class DreamState:
         frames: (B, history, 3, H, W) the newest ones, oldest first.
         poses: (B, history, POSE) of the robot in them: its hand's place first.
         target: (B, 3) where the hand has been sent, in the units of its place.
-        deep: (B, 3) the same where it may be sent deeper.
+        lowest: (B, 1) height that it may be sent to.
         actions: (B, told, A) unit scale, newest first.
+        maps, scene: (B, ...) what :class:`~vidvla.nn.touch.TouchNet` saw in the anchor; empty without one.
+        memory: (B, M) what it remembers.
     """
 
     anchor: Tensor
@@ -95,8 +105,11 @@ class DreamState:
     frames: Tensor
     poses: Tensor
     target: Tensor
-    deep: Tensor
+    lowest: Tensor
     actions: Tensor
+    maps: Tensor
+    scene: Tensor
+    memory: Tensor
 
     @classmethod
     def stack(cls, states: Sequence[DreamState]) -> DreamState:
@@ -132,9 +145,6 @@ class Dreamer:
         seen = to_float(frames[-count:]).to(self.device)
         read = self.poses(np.concatenate([frames[:1], frames[-count:]])).to(self.device)
         start, poses = metres(read[0, :3]), read[1:]
-        target, deep = (
-            unit_place(torch.from_numpy(sent(start, actions, reach)[-1:])).to(self.device) for reach in (REACH, DEEP)
-        )
         missing = count - len(seen)
         seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
         poses = torch.cat([poses[:1].expand(missing, -1), poses])
@@ -143,9 +153,16 @@ class Dreamer:
         led[: len(newest)] = newest
         covered = self.net.covers(poses[-1:])
         anchor = seen[-1:]
+        nothing = torch.zeros(1, 0, device=self.device)
+        looked, deep = (nothing, nothing, nothing), torch.tensor([False], device=self.device)
+        if self.touch is not None:
+            looked = self.touch.look(anchor)
+            deep = self.touch.deep(looked[1]) > 0
+        target = unit_place(torch.from_numpy(sent(start, actions, bool(deep))[-1:])).to(self.device)
         return DreamState(
-            anchor, self.net.behind(anchor, covered), covered, seen[None], poses[None], target, deep, led[None]
-        )
+            anchor, self.net.behind(anchor, covered), covered, seen[None], poses[None], target, unit_height(deep),
+            led[None], *looked,
+        )  # fmt: skip
 
     @torch.no_grad()
     def advance(
@@ -168,13 +185,12 @@ class Dreamer:
         if noise:
             frames = frames + noise * torch.randn(frames.shape, generator=generator).to(self.device)
         level = torch.full((len(actions),), noise, device=self.device)
-        target, deep = sent_on(state.target, actions), sent_on(state.deep, actions, DEEP)
-        targets, deeps = torch.stack([state.target, target], dim=1), torch.stack([state.deep, deep], dim=1)
+        target = sent_on(state.target, actions, state.lowest)
+        targets = torch.stack([state.target, target], dim=1)
         places = state.poses[..., :3]
-        place = self.net.hand(places, targets, led)
+        place, memory = self.net.hand(places, targets, led), state.memory
         if self.touch is not None:
-            scene = self.net.behind(state.frames[:, -1], state.covered, state.backdrop)
-            place = self.touch(scene, place, places, targets, deeps, led)
+            place, memory = self.touch(state.maps, state.scene, memory, place, places, targets, state.lowest, led)
         pose = self.net.reach(state.poses, place, led)
         after = self.net(frames, state.anchor, state.backdrop, state.covered, state.poses[:, -1], pose, led, level)
         return DreamState(
@@ -184,8 +200,11 @@ class Dreamer:
             torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
             torch.cat([state.poses[:, 1:], after.pose[:, None]], dim=1),
             target,
-            deep,
+            state.lowest,
             led,
+            state.maps,
+            state.scene,
+            memory,
         )
 
     def film(

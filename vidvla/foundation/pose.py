@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.nn.arm import Camera
-from vidvla.worlds.metaworld import CAMERA, JOINT_COUNT
+from vidvla.worlds.metaworld import CAMERA, DEEP, JOINT_COUNT, REACH
 
 DECIMETRE = 0.1
 """Metres; places are told in decimetres."""
@@ -26,6 +26,12 @@ POSE = 3 + JOINT_COUNT
 def unit_place(places: Tensor) -> Tensor:
     """(..., 3) metres -> decimetres from the middle of the hand's workspace."""
     return (places - torch.tensor(MIDDLE, device=places.device)) / DECIMETRE
+
+
+def unit_height(deep: Tensor) -> Tensor:
+    """Lowest heights (B, 1) that hands are sent to, where they may be sent into the table (B,) and where not."""
+    low, usual = ((height - MIDDLE[2]) / DECIMETRE for height in (DEEP, REACH[0][2]))
+    return torch.where(deep[:, None], low, usual)
 
 
 def metres(places: Tensor) -> NDArray[np.float32]:

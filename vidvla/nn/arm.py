@@ -1,4 +1,4 @@
-"""The robot in a dream: where its hand goes, what stops it, how the joints follow, and how its arm looks then."""
+"""The robot in a dream: where its hand goes, how the joints follow, and how its arm looks then."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ MAPS = 3
 """Maps of :func:`hand_maps`."""
 NEAR = 0.2
 """Radius, in half pictures, of the spot that marks a hand."""
-
-AROUND = 0.32
-"""Half the side, in half pictures, of what is looked at around the hand."""
 
 
 def features(values: Tensor) -> Tensor:
@@ -108,56 +105,6 @@ class JointNet(nn.Module):
         now = poses[:, -1]
         moves = [now, now - poses[:, -2], place, place - now[:, :3], actions[:, :, -1]]
         return now[:, 3:] + self.layers(torch.cat(moves, dim=1))
-
-
-class TouchNet(nn.Module):
-    """What stops the hand: corrects where :class:`HandNet` has it go by what stands around it, and by the scene.
-
-    It is shown the scene without the arm: an arm that is seen where it truly is would tell what a dream cannot know.
-
-    Args:
-        told: actions that are told, newest first.
-        action_dim: A.
-        side: of the pictures, in pixels.
-        hidden: width of its layers.
-    """
-
-    camera: Tensor
-    around: Tensor
-
-    def __init__(self, told: int, action_dim: int, side: int, hidden: int = 128, *, camera: Camera) -> None:
-        super().__init__()
-        self.register_buffer("camera", torch.tensor(camera), persistent=False)
-        line = torch.linspace(-AROUND, AROUND, round(AROUND * side) // 8 * 8)
-        ys, xs = torch.meshgrid(line, line, indexing="ij")
-        self.register_buffer("around", torch.stack([xs, ys], dim=-1), persistent=False)
-        self.look = nn.Sequential(
-            nn.Conv2d(4, 16, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.SiLU(),
-            nn.Conv2d(32, 48, 4, stride=2, padding=1), nn.SiLU(), nn.Flatten(),
-        )  # fmt: skip
-        self.scene = nn.Sequential(nn.AdaptiveAvgPool2d(16), nn.Flatten(), nn.Linear(4 * 16**2, 64), nn.SiLU())
-        seen, moves = 48 * (len(line) // 8) ** 2 + 64, 5 * 3 + told * action_dim + 3 + 2
-        self.layers = nn.Sequential(
-            nn.Linear(seen + moves, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 3)
-        )
-
-    def forward(
-        self, backdrop: Tensor, place: Tensor, places: Tensor, targets: Tensor, deeps: Tensor, actions: Tensor
-    ) -> Tensor:
-        """Where the hand goes (B, 3).
-
-        Args:
-            backdrop: (B, 4, H, W) the scene in [-1, 1], and how far it is known, from 0 to 1.
-            place: (B, 3) where it would go if nothing were in the way.
-            places, targets, actions: as those of :class:`HandNet`.
-            deeps: (B, 2, 3) targets where the hand may be sent deeper.
-        """
-        now = places[:, -1]
-        crop = seen_at(now.detach(), self.camera)[:, None, None] + self.around
-        scene = torch.cat([backdrop[:, :3] * backdrop[:, 3:], backdrop[:, 3:]], dim=1)
-        seen = F.grid_sample(scene, crop, padding_mode="border", align_corners=False)
-        moves = [motion(places, targets, actions), place - now, deeps[..., 2] - now[:, 2:]]
-        return place + self.layers(torch.cat([self.look(seen), self.scene(scene), *moves], dim=1))
 
 
 class Level(nn.Module):

@@ -56,6 +56,11 @@ CAMERA = (
 """Where a place (x, y, z), metres, is seen: ``CAMERA @ (x, y, z, 1) = (u d, v d, d)``, u to the right and v downwards
 from -1 to 1 over the picture. The same in every task; a test compares it with the simulator's own camera."""
 
+REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
+"""Lowest and highest place that the hand is ever sent to, metres."""
+DEEP, DEEP_TASKS = -0.15, ("faucet-close", "faucet-open")
+"""Lowest height, metres, in a few of the tasks: there it is sent into the table, and comes back later."""
+
 JOINT_COUNT = 9
 """The seven of the arm, radians, then those of the fingers, metres: closing, the first rises and the second falls."""
 
