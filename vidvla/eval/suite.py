@@ -163,7 +163,7 @@ def _apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def measure_speed(family: Family, job: Job) -> list[Row]:
-    """Seconds a whole answer takes, encoding to decoded film, after a warm-up; sizes and training cost beside."""
+    """Seconds a whole answer takes, encoding to decoded film, after a warm-up."""
     frame = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     seconds = []
     for trial in range(22):
@@ -171,12 +171,15 @@ def measure_speed(family: Family, job: Job) -> list[Row]:
         family(Request(frame, "open the door", trial, job.steps))
         if trial >= 2:
             seconds.append(time.perf_counter() - start)
-    hours = core_hours(family)
-    rows = [
+    return [
         Row.of(family.name, "all", "seconds_per_film", "s", mean(seconds)),
         *(_step_speed(family, frame) if isinstance(family, WorldModel) else []),
-        Row.of(family.name, "all", "parameters", "count", _exact(family.parameters())),
     ]
+
+
+def measure_size(family: Family, job: Job) -> list[Row]:
+    """Weights, and what their training cost: the same on every machine, unlike speed."""
+    rows, hours = [Row.of(family.name, "all", "parameters", "count", _exact(family.parameters()))], core_hours(family)
     return rows if hours is None else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
 
 
@@ -225,6 +228,7 @@ MEASURES = {
     "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse),
     "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings, range(500_000, 500_005)),
     "speed": Measure("speed.json", measure_speed),
+    "size": Measure("speed.json", measure_size),
     "rollout": Measure(
         "rollout.json", _dreaming(lambda f, j: measure_rollout(f, j.tasks, j.seeds)),
         seeds=range(500_000, 500_003),
