@@ -131,7 +131,8 @@ class Family(ABC):
             :meth:`dream_scores`, :meth:`evolution`, :meth:`replay`).
         controls: what a request can set of it besides what it sets of all families; of a loaded family, as far as the
             weights for it are there (:meth:`offered`).
-        published: the phase behind each of the checkpoint's own nets.
+        published: the phase behind each of the checkpoint's own nets, and behind parts of them (``net.hand``) that
+            phases of their own trained.
     """
 
     name: ClassVar[str]
