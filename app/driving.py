@@ -178,7 +178,7 @@ class Driving:
             raise ValueError("expected a goal picture to plan to: choose one first")
         policy, plans = self._policy(message.get("candidates", RANDOM)), _whole(message, "replans", 1)
         events = steering.steer(
-            drive, self._goal, self.service.hands, policy=policy, plans=plans, seed=_whole(message, "seed", 0)
+            drive, self._goal, self.service.places, policy=policy, plans=plans, seed=_whole(message, "seed", 0)
         )
         for event in events:
             if isinstance(event, Thought):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +37,30 @@ from vidvla.foundation.dreamer import (
     sent_on,
     shown,
 )
-from vidvla.foundation.pose import MIDDLE, POSE, metres, unit_camera, unit_height, unit_place, unit_pose
-from vidvla.foundation.reader import READER, Reader, ReaderConfig, ReaderNet
+from vidvla.foundation.pose import (
+    KINDS,
+    MIDDLE,
+    POSE,
+    Seen,
+    metres,
+    unit_camera,
+    unit_height,
+    unit_place,
+    unit_pose,
+    unit_things,
+)
+from vidvla.foundation.reader import Reader
 from vidvla.foundation.stages import unit_actions
 from vidvla.nn.arm import MAPS, hand_maps, seen_at
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet, warp
+from vidvla.nn.touch import FIRST, GOAL, MOVING, SECOND, THINGS, TURN, Met
 from vidvla.pixels import to_float
 from vidvla.service import Service
 from vidvla.train.loop import TrainConfig, fit
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
 from vidvla.worlds.dream import Dream
-from vidvla.worlds.metaworld import CAMERA, DEEP, REACH
+from vidvla.worlds.metaworld import CAMERA, DEEP, DEEP_TASKS, REACH, THING_COUNT
 
 NONE = np.zeros((0, 4), np.float32)
 ACTIONS = np.random.default_rng(1).uniform(-1, 1, (10, 4)).astype(np.float32)
@@ -67,9 +81,14 @@ def dreamer(entry: ActionEntry = "concat") -> Dreamer:
     return Dreamer(net(entry), None, torch.device("cpu"), nowhere)
 
 
-def nowhere(frames: Frame) -> torch.Tensor:
-    """Reads every hand in the middle of its workspace, and every joint in the middle of its range."""
-    return torch.zeros(len(frames), POSE)
+def told(pose: torch.Tensor, things: torch.Tensor, kind: int = 0) -> Callable[[Frame], Seen]:
+    """Reads the same in every frame: pose (POSE,), things (THINGS,) and the kind of scene."""
+    kinds = torch.eye(len(KINDS))[kind]
+    return lambda frames: Seen(*(v.expand(len(frames), -1) for v in (pose, things, kinds)))
+
+
+nowhere = told(torch.zeros(POSE), torch.zeros(THINGS))
+"""Reads every hand in the middle of its workspace, and every joint in the middle of its range."""
 
 
 def world_model() -> WorldModel:
@@ -102,11 +121,14 @@ def test_windows_hold_the_actions_that_lead_to_each_frame(windows: DreamWindows)
             return False
         if not np.array_equal(episode.joints[moments], batch.poses[row, :, 3:]):
             return False
+        if not np.array_equal(episode.things[moments], batch.things[row]):
+            return False
         if not np.array_equal(sent(episode.hands[0], unit(episode.actions))[moments[1:]], batch.targets[row]):
             return False
         return any(
             np.array_equal(episode.frames[t], batch.anchor[row])
             and np.array_equal(episode.joints[t], batch.anchor_pose[row, 3:])
+            and np.array_equal(episode.things[t], batch.anchor_things[row])
             for t in range(now + 1)
         )
 
@@ -157,9 +179,8 @@ def test_how_the_joints_follow_the_hand_is_learned(tmp_path: Path, windows: Drea
 
 
 def test_what_stops_the_hand_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
-    config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
-    checkpoint.save(context.weights(READER), {"net": ReaderNet(ReaderConfig(tasks=("door-open",)))}, {}, bits=32)
-    stage = TouchStage(context, config, 2)
+    config = DynamicsConfig()
+    stage = TouchStage(Context(tmp_path, tmp_path, tmp_path), config, 2)
     stage.__dict__["windows"] = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
     stage.__dict__["hand"] = config.hand(4).requires_grad_(False)
     batch = stage.batch(32, torch.Generator().manual_seed(9))
@@ -181,35 +202,65 @@ def test_what_stops_the_hand_is_learned_as_it_is_dreamed(windows: DreamWindows) 
     windows = DreamWindows(windows.store, windows.to_unit, config.history, config.told)
     for episode in windows.store.episodes[:3]:
         windows.store.__dict__["pick"] = lambda _, episode=episode: episode
-        touch.sent_deep.bias.data.fill_(-100.0)  # what it guesses of how deep the hand is sent is another matter
-        batch = windows.scenes(1, episode.entry.steps, torch.Generator().manual_seed(0))  # from its beginning on
-        moves = batch.moves
+        batch = windows.moved(1, episode.entry.steps, torch.Generator().manual_seed(0))  # from its beginning on
         with torch.no_grad():
-            missed, _ = TouchWalk(touch)(batch, made.hand, torch.zeros(1, 1, 3))
-        poses = unit_pose(moves.poses)
-        mind = Dreamer(made, touch, torch.device("cpu"), lambda frames, p=poses[0, 0]: p.expand(len(frames), -1))
-        state = mind.begin(batch.frame.numpy(), NONE)
+            missed, moved = TouchWalk(touch)(batch, made.hand, torch.zeros(1, POSE + THINGS))
+        poses, things = unit_pose(batch.poses), unit_things(batch.things)
+        mind = Dreamer(made, touch, torch.device("cpu"), told(poses[0, 0], things[0, 0], int(batch.kind)))
+        state = mind.begin(np.asarray(episode.frames[:1]), NONE)
         for step in range(steps):
-            state = mind.advance(state, moves.actions[:, step, 0])
+            state = mind.advance(state, batch.actions[:, step, 0])
             apart = (state.poses[:, -1, :3] - poses[:, 2 + step, :3]).norm()
             assert float(apart) == pytest.approx(float(missed[0, step]), abs=1e-4)
+            assert torch.allclose(state.things - things[:, 2 + step], moved[:, step], atol=1e-4)
+            assert torch.equal(state.started, things[:, 0]) and torch.equal(state.things[:, GOAL], things[:, 0, GOAL])
     del windows.store.__dict__["pick"]
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_hands_are_sent_as_deep_as_the_scene_lets_them(frame: Frame, deep: bool) -> None:
-    touch = DynamicsConfig().touch(4).eval()
-    touch.sent_deep.bias.data.fill_(100.0 if deep else -100.0)
-    mind = Dreamer(net(), touch, torch.device("cpu"), nowhere)
+def test_things_are_told_without_jumps() -> None:
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(50, 4))
+    turn /= np.linalg.norm(turn, axis=1, keepdims=True)
+    raw = np.zeros((50, THING_COUNT), np.float32)
+    raw[:, :3], raw[:, 3:7], raw[:, 14:] = rng.uniform(-0.5, 0.5, (50, 3)), turn, rng.uniform(-0.5, 0.5, (50, 3))
+    unit = unit_things(torch.from_numpy(raw))
+    assert unit.shape == (50, THINGS) and MOVING == THINGS - 3
+    assert torch.allclose(unit[:, FIRST], unit_place(torch.from_numpy(raw[:, :3]))) and not unit[:, SECOND].any()
+    assert torch.allclose(unit[:, GOAL], unit_place(torch.from_numpy(raw[:, 14:])))
+    columns = unit[:, TURN].view(-1, 2, 3)
+    assert torch.allclose(columns @ columns.mT, torch.eye(2).expand(50, 2, 2), atol=1e-5)
+    raw[:, 3:7] *= -1  # the same turn
+    assert torch.allclose(unit_things(torch.from_numpy(raw)), unit, atol=1e-5)
+    raw[:, 3:7] = 0  # things that never turn have no quaternion
+    assert unit_things(torch.from_numpy(raw))[:, TURN].unique(dim=0).tolist() == [[1, 0, 0, 0, 1, 0]]
+
+
+def test_things_are_drawn_where_they_go() -> None:
+    """With the last of its sources alone, the anchor is moved as the thing moves in the picture."""
+    made, frames, anchor = DynamicsConfig().net(4).eval(), torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128)
+    torch.nn.init.constant_(made.paint.bias[4 * 8 : 4 * 9], 100.0)
+    made._arm = lambda *_: (torch.zeros(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))  # type: ignore[method-assign]
+    things, pose, none = torch.zeros(1, 3, THINGS), torch.zeros(1, POSE), torch.zeros(1, 1, 128, 128)
+    things[:, 2, FIRST] = torch.tensor([0.5, -0.3, 0.2])
+    given = (frames, anchor, made.behind(anchor, none), none, pose, pose, things)
+    after = made(*given, torch.zeros(1, 4, 4), torch.zeros(1))
+    start, end = (seen_at(things[:, i, FIRST], made.camera) for i in (0, 2))
+    assert torch.allclose(after.frame, warp(anchor, (63.5 * (start - end)).view(1, 2, 1, 1).expand(1, 2, 128, 128)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hands_are_sent_as_deep_as_the_scene_lets_them(frame: Frame, kind: str) -> None:
+    see = told(torch.zeros(POSE), torch.zeros(THINGS), KINDS.index(kind))
+    mind = Dreamer(net(), None, torch.device("cpu"), see)
     state = mind.begin(frame[None], NONE)
     for _ in range(9):
         state = mind.advance(state, torch.tensor([[0.0, 0.0, -1.0, 0.0]]))
-    assert metres(state.target)[0, 2] == pytest.approx(DEEP if deep else REACH[0][2])
+    assert metres(state.target)[0, 2] == pytest.approx(DEEP if kind in DEEP_TASKS else REACH[0][2])
 
 
 def test_windows_say_where_their_episode_ends(windows: DreamWindows) -> None:
     longest = max(episode.entry.steps for episode in windows.store.episodes)
-    batch = windows.scenes(16, longest, torch.Generator().manual_seed(2))
+    batch = windows.moved(16, longest, torch.Generator().manual_seed(2))
     lasts = {episode.entry.steps for episode in windows.store.episodes}
     assert set(batch.within.sum(dim=1).tolist()) <= lasts and len(lasts) > 1
 
@@ -239,7 +290,8 @@ def test_a_fresh_net_leaves_the_frame_as_it_is(entry: ActionEntry) -> None:
     fresh, pose = DynamicsConfig(entry=entry, size=64).net(4), torch.zeros(1, POSE)
     covered = torch.zeros(1, 1, 64, 64)
     backdrop = fresh.behind(anchor, covered)
-    after = fresh(frames, anchor, backdrop, covered, pose, pose, torch.rand(1, 4, 4), torch.zeros(1))
+    things = torch.zeros(1, 3, THINGS)
+    after = fresh(frames, anchor, backdrop, covered, pose, pose, things, torch.rand(1, 4, 4), torch.zeros(1))
     assert (after.frame - frames[:, -1]).abs().mean() < 0.5 * (anchor - frames[:, -1]).abs().mean()
 
 
@@ -251,8 +303,8 @@ def test_the_backdrop_keeps_what_the_arm_hides() -> None:
     backdrop = made.behind(anchor, right)
     assert not backdrop[:, 3, :, 32:].any() and backdrop[:, 3, :, :32].all()  # what the arm hid is not known yet
     assert torch.equal(backdrop[0, :3, :, 32:], made.room[..., 32:])  # but most of it is the empty room
-    pose, actions = torch.zeros(1, POSE), torch.zeros(1, 4, 4)
-    after = made(frames, anchor, backdrop, left, pose, pose, actions, torch.zeros(1))
+    pose, things, actions = torch.zeros(1, POSE), torch.zeros(1, 3, THINGS), torch.zeros(1, 4, 4)
+    after = made(frames, anchor, backdrop, left, pose, pose, things, actions, torch.zeros(1))
     assert torch.equal(after.backdrop[:, :3, :, :64], backdrop[:, :3, :, :64])
     assert torch.allclose(after.backdrop[:, :3, :, 64:], frames[:, -1, ..., 64:])
     assert after.backdrop[:, 3, :, 64:].all() and not after.backdrop[:, 3, :, 32:64].any()
@@ -265,7 +317,7 @@ def test_the_arm_is_before_the_scene() -> None:
     made._arm = lambda *_: (-torch.ones(1, 3, 128, 128), shape)  # type: ignore[method-assign]
     frames, anchor, pose = torch.rand(1, 2, 3, 128, 128), torch.rand(1, 3, 128, 128), torch.full((1, POSE), 0.7)
     given = (frames, anchor, made.behind(anchor, shape), shape, torch.zeros(1, POSE), pose)
-    after = made(*given, torch.zeros(1, 4, 4), torch.zeros(1))
+    after = made(*given, torch.zeros(1, 3, THINGS), torch.zeros(1, 4, 4), torch.zeros(1))
     assert (after.frame[..., 40:60, 40:60] < -0.9).all() and (after.frame[..., :40] > -0.1).all()
     assert torch.equal(after.covered, shape) and torch.equal(after.pose, pose)
 
@@ -345,18 +397,22 @@ def test_training_feeds_back_what_dreaming_would_show(windows: DreamWindows) -> 
     poses, targets, led = unit_pose(batch.poses), unit_place(batch.targets), batch.actions[:, 0].roll(-1, dims=1)
     anchor, start = to_float(batch.anchor), poses[:, :2]
     hidden, covered = made.covers(unit_pose(batch.anchor_pose)), made.covers(start[:, -1])
+    started, things = unit_things(batch.anchor_things), unit_things(batch.things)
     state = DreamState(
-        anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, targets[:, 0],
-        unit_height(torch.tensor([False])), led, *[torch.zeros(1, 0)] * 3,
+        anchor, made.behind(anchor, hidden), covered, to_float(batch.frames[:, :2]), start, started, things[:, 1],
+        torch.zeros(1, len(KINDS)), targets[:, 0], unit_height(torch.tensor([False])), led, torch.zeros(1, 0),
     )  # fmt: skip
     for step in range(3):
         goes = poses[:, 2 + step]
         mind.net.reach = lambda *_, goes=goes: goes  # in training the robot stands as it stood
+        state = replace(state, things=things[:, 1 + step])  # and things lie as they lay
+        mind.touch = lambda memory, *_, met=(goes[:, :3], things[:, 2 + step]): Met(*met, memory)  # type: ignore[assignment]
         before, state = state, mind.advance(state, batch.actions[:, step, 0])
     with torch.no_grad():
         assert torch.allclose(state.target, targets[:, 3], atol=1e-5)
         given = (before.frames, before.anchor, before.backdrop, before.covered, before.poses[:, -1], poses[:, -1])
-        last = made(*given, batch.actions[:, 2], torch.zeros(1)).frame
+        stand = torch.stack([started, things[:, 3], things[:, 4]], dim=1)
+        last = made(*given, stand, batch.actions[:, 2], torch.zeros(1)).frame
     assert torch.equal(rounded(last), state.frames[:, -1])
     error = float((last - to_float(batch.frames[:, -1])).square().mean())
     assert float(values["mse_last"]) == pytest.approx(error, rel=1e-3)

@@ -11,9 +11,10 @@ import torch
 from vidvla.data.clips import EpisodeStore
 from vidvla.eval.perceptual import lpips
 from vidvla.families.base import Context, Phase
-from vidvla.foundation.pose import MIDDLE, unit_pose
+from vidvla.foundation.pose import MIDDLE, unit_pose, unit_things
 from vidvla.foundation.reader import READER, Reader, ReaderConfig, ReaderStage, publish_reader
-from vidvla.planning import Actions, PlanConfig, goal_cost, plan, shift, towards
+from vidvla.nn.touch import FIRST
+from vidvla.planning import THING, Actions, PlanConfig, goal_cost, plan, shift, towards
 from vidvla.service import Service
 from vidvla.train.loop import TrainConfig
 from vidvla.train.run import run_phase
@@ -30,9 +31,9 @@ def picture(place: np.ndarray) -> Frame:
     return np.full((SIDE, SIDE, 3), np.clip(128 + 4 * place, 0, 255).round().astype(np.uint8))
 
 
-def hands(frames: Frame) -> np.ndarray:
-    """Reads the toy's pictures: (N, 3) metres."""
-    return (frames[:, 0, 0].astype(np.float32) - 128) / 400
+def places(frames: Frame) -> np.ndarray:
+    """Reads the toy's pictures: (N, 2, 3) metres, of a hand and of a thing that the last pixel tells of."""
+    return (frames[:, [0, -1], [0, -1]].astype(np.float32) - 128) / 400
 
 
 def imagine(candidates: Actions) -> Frame:
@@ -43,12 +44,12 @@ def imagine(candidates: Actions) -> Frame:
 
 def run(config: PlanConfig, **more: Actions) -> list[float]:
     generator = np.random.default_rng(0)
-    return [float(c.costs[0]) for c in plan(imagine, goal_cost(picture(GOAL), hands), SPEC, generator, config, **more)]
+    return [float(c.costs[0]) for c in plan(imagine, goal_cost(picture(GOAL), places), SPEC, generator, config, **more)]
 
 
 def test_plans_reach_the_goal() -> None:
     config = PlanConfig(candidates=64, elites=8, iterations=6, last=1.0)
-    *_, last = plan(imagine, goal_cost(picture(GOAL), hands), SPEC, np.random.default_rng(0), config)
+    *_, last = plan(imagine, goal_cost(picture(GOAL), places), SPEC, np.random.default_rng(0), config)
     end = last.actions[0, :, :3].sum(axis=0) / 5
     assert np.abs(end - GOAL).max() < 1 and (np.diff(last.costs) >= 0).all()
 
@@ -69,8 +70,15 @@ def test_a_guess_and_proposals_are_considered() -> None:
         run(config, proposals=good[None, :3])
 
 
+def test_it_counts_where_the_thing_is() -> None:
+    goal, left = picture(GOAL), picture(GOAL)
+    left[-8:, -8:] = picture(np.zeros(3))[-8:, -8:]
+    cost = goal_cost(goal, places)(np.stack([goal, left, picture(np.zeros(3))]))
+    assert cost[0] == 0 < THING * np.linalg.norm(GOAL) / 10 * 0.9 < cost[1] < cost[2]
+
+
 def test_the_first_guess_points_at_the_goal() -> None:
-    guess = towards(picture(GOAL), picture(np.zeros(3)), hands, SPEC, PlanConfig())
+    guess = towards(picture(GOAL), picture(np.zeros(3)), places, SPEC, PlanConfig())
     assert (np.sign(guess[:, :3]) == np.sign(GOAL)).all() and np.abs(guess).max() <= 5
 
 
@@ -97,7 +105,7 @@ def test_perceptual_distance_orders_as_people_do(frame: Frame) -> None:
 def test_hands_are_read_from_pictures(tmp_path: Path, robot_data: Path) -> None:
     context = Context(tmp_path / "data", tmp_path / "runs", tmp_path / "checkpoints")
     config = ReaderConfig(tasks=("handle-press",))
-    phase = Phase(READER, lambda c: ReaderStage(robot_data, config, 0.25), TrainConfig(steps=60, batch=16, ema=0.9))
+    phase = Phase(READER, lambda c: ReaderStage(robot_data, config, 0.25), TrainConfig(steps=120, batch=16, ema=0.9))
     run_phase(context, phase, "cpu")
     publish_reader(context)
     reader = Reader.load(context.checkpoints)
@@ -108,8 +116,12 @@ def test_hands_are_read_from_pictures(tmp_path: Path, robot_data: Path) -> None:
     assert error < 0.5 * np.linalg.norm(places - np.array(MIDDLE), axis=1).mean()
     poses = torch.from_numpy(np.concatenate([places, np.concatenate([e.joints for e in store.episodes])], axis=1))
     joints = unit_pose(poses)[:, 3:]
-    missed = (reader.poses(frames)[:, 3:] - joints).abs().mean()
+    seen = reader.see(frames)
+    missed = (seen.poses[:, 3:] - joints).abs().mean()
     assert missed < 0.8 * (joints.mean(dim=0) - joints).abs().mean()
+    things = unit_things(torch.from_numpy(np.concatenate([e.things for e in store.episodes])))[:, FIRST]
+    where = (seen.things[:, FIRST] - things).norm(dim=1).mean()
+    assert where < 0.5 * things.norm(dim=1).mean() and (seen.kinds == 1).all()  # of one task
     likely = reader.fulfilled(frames[:3], "handle-press")
     assert likely.shape == (3,) and 0 <= likely.min() <= likely.max() <= 1
     with pytest.raises(ValueError, match="expected a task among handle-press"):

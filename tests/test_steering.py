@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def to_goal(service: Service, drive: Drive, **more: Any) -> list[Event]:
     goal = fitted(drive, np.full((128, 128, 3), 90, np.uint8))
-    return list(steer(drive, goal, service.hands, config=SMALL, **more))
+    return list(steer(drive, goal, service.places, config=SMALL, **more))
 
 
 def test_the_best_plans_first_actions_are_driven_and_nothing_else(

@@ -16,6 +16,7 @@ from vidvla.worlds.metaworld import (
     DEEP_TASKS,
     JOINT_COUNT,
     REACH,
+    THING_COUNT,
     MetaWorld,
     simulator_problem,
 )
@@ -104,6 +105,17 @@ def test_the_robots_joints_come_first(world: MetaWorld, task: str) -> None:
         world.step(np.asarray([0, 0, 0, 1.0], np.float32))
     moved = world.joints() - before
     assert moved[7] > 0.005 and moved[8] < -0.005  # the fingers close
+
+
+@pytest.mark.parametrize("task", AVDC_TASKS)
+def test_things_are_where_they_are_seen(world: MetaWorld, task: str) -> None:
+    world.reset(task, 3)
+    before = world.things()
+    assert before.shape == (THING_COUNT,) and world.sees(before[:3])
+    for _ in range(40):
+        world.step(world.expert())
+    after = world.things()
+    assert np.linalg.norm(after[:3] - before[:3]) > 0.03 and (after[14:] == before[14:]).all()  # the goal stays
 
 
 @pytest.mark.parametrize("task, seed", [("fly", 0), ("reach", -1), ("reach", 2**31)])

@@ -20,11 +20,13 @@ Imagine = Callable[[Actions], Frame]
 """Candidates (N, H, A) in the world's units -> what is seen after each action, (N, H, height, width, 3)."""
 Cost = Callable[[Frame], NDArray[np.float64]]
 """Frames (N, height, width, 3) -> how far each is from the goal, (N,)."""
-Hands = Callable[[Frame], NDArray[np.float32]]
-"""Frames (N, height, width, 3) -> where the hand is in each, (N, 3) metres."""
+Places = Callable[[Frame], NDArray[np.float32]]
+"""Frames (N, height, width, 3) -> where the hand and the scene's thing are in each, (N, 2, 3) metres."""
 
 CELL = 8
 """Pixels a side of the cells that pictures are compared by."""
+THING = 2.0
+"""Weight of how far the thing is from where it should be, beside the hand."""
 EXECUTE = 4
 """Control steps executed of each plan, before looking and planning again."""
 
@@ -73,16 +75,16 @@ class Considered:
     costs: NDArray[np.float64]
 
 
-def goal_cost(goal: Frame, hands: Hands) -> Cost:
-    """Distance to a goal picture: the hand's, in decimetres, and the picture's, cell by cell.
+def goal_cost(goal: Frame, places: Places) -> Cost:
+    """Distance to a goal picture: the hand's and the thing's, in decimetres, and the picture's, cell by cell.
 
     A picture says nothing of the way while the arm is somewhere else in it; the hand's place does. Once it is there,
-    what it should have moved is told by the picture.
+    what it should have moved is told by where the thing is, and by the rest of the picture.
     """
-    place, cells = hands(goal[None])[0], _cells(goal[None])[0]
+    there, cells = places(goal[None])[0], _cells(goal[None])[0]
 
     def cost(frames: Frame) -> NDArray[np.float64]:
-        apart = 10 * np.linalg.norm(hands(frames) - place, axis=1)
+        apart = 10 * np.linalg.norm(places(frames) - there, axis=2) @ (1, THING)
         differing = np.abs(_cells(frames) - cells).mean(axis=(1, 2, 3)) * 10
         return np.asarray(apart + differing, np.float64)
 
@@ -96,9 +98,9 @@ def _cells(frames: Frame) -> NDArray[np.float32]:
     return frames.reshape(shape).mean(axis=(2, 4), dtype=np.float32) / 255
 
 
-def towards(goal: Frame, now: Frame, hands: Hands, spec: ActionSpec, config: PlanConfig) -> Actions:
+def towards(goal: Frame, now: Frame, places: Places, spec: ActionSpec, config: PlanConfig) -> Actions:
     """A first guess (horizon / hold, A): straight to where the hand is in the goal picture, the gripper closed."""
-    target, place = hands(np.stack([goal, now]))
+    target, place = places(np.stack([goal, now]))[:, 0]
     command = np.zeros(len(spec), np.float32)
     command[:3] = 100 * (target - place) / config.horizon * 1.5  # the hand lags behind its commands
     command[-1] = spec.high[-1]

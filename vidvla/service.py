@@ -284,10 +284,10 @@ class Service(Scenes):
             return None
         return f"expected the net that reads hands and tells fulfilled tasks from pictures ({READER}); no weights yet"
 
-    def hands(self, frames: Frame) -> NDArray[np.float32]:
-        """Where the hand is in frames (N, H, W, 3), (N, 3) metres; ValueError where its reader is missing."""
+    def places(self, frames: Frame) -> NDArray[np.float32]:
+        """Where hand and thing are in frames (N, H, W, 3), (N, 2, 3) metres; ValueError where the reader is missing."""
         with self._thinking, torch.inference_mode():
-            return self._reader.hands(frames)
+            return self._reader.places(frames)
 
     def policy(self, name: str, request: Request) -> Policy:
         """What a family does at every look, asked as in ``request``; ValueError where it acts on no instructions."""

@@ -20,7 +20,7 @@ from vidvla.planning import (
     EXECUTE,
     Actions,
     Considered,
-    Hands,
+    Places,
     PlanConfig,
     goal_cost,
     plan,
@@ -102,7 +102,7 @@ def fitted(drive: Drive, picture: Frame) -> Frame:
 
 
 def steer(
-    drive: Drive, goal: Frame, hands: Hands, *, policy: Policy | None = None, plans: int = 1, seed: int = 0,
+    drive: Drive, goal: Frame, places: Places, *, policy: Policy | None = None, plans: int = 1, seed: int = 0,
     config: PlanConfig | None = None,
 ) -> Iterator[Event]:  # fmt: skip
     """Drive to a goal picture until the simulator says fulfilled, or so many plans were made.
@@ -125,17 +125,17 @@ def steer(
     if goal.shape != drive.now.dream.shape:
         raise ValueError(f"expected a goal picture {drive.now.dream.shape}, got {goal.shape}")
     drive.check_room(plans * EXECUTE)
-    return _steer(drive, goal, hands, policy, plans, seed, config or PlanConfig())
+    return _steer(drive, goal, places, policy, plans, seed, config or PlanConfig())
 
 
 def _steer(
-    drive: Drive, goal: Frame, hands: Hands, policy: Policy | None, plans: int, seed: int, config: PlanConfig
+    drive: Drive, goal: Frame, places: Places, policy: Policy | None, plans: int, seed: int, config: PlanConfig
 ) -> Iterator[Event]:
-    cost, generator, knots = goal_cost(goal, hands), np.random.default_rng(seed), None
+    cost, generator, knots = goal_cost(goal, places), np.random.default_rng(seed), None
     thinking, steps, fulfilled = 0.0, 0, False
     for number in range(1, plans + 1):
         start, now = time.perf_counter(), _seen(drive)
-        guess = towards(goal, now, hands, drive.spec, config) if knots is None else shift(knots, EXECUTE, config)
+        guess = towards(goal, now, places, drive.spec, config) if knots is None else shift(knots, EXECUTE, config)
         first = seed + (number - 1) * PROPOSALS
         proposals = None if policy is None else _proposed(policy, now, first, drive.spec, config)
         best = guess
@@ -152,7 +152,7 @@ def _steer(
             yield Driven(number, moment)
         if fulfilled:
             break
-    place = hands(np.stack([goal, _seen(drive)]))
+    place = places(np.stack([goal, _seen(drive)]))[:, 0]
     apart = 100 * float(np.linalg.norm(place[0] - place[1]))
     yield Planned(fulfilled if drive.simulated else None, apart, number, steps, thinking)
 

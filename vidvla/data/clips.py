@@ -46,6 +46,7 @@ class StoredEpisode:
     expert_actions: NDArray[np.float32]
     hands: NDArray[np.float32]
     joints: NDArray[np.float32]
+    things: NDArray[np.float32]
     rewards: NDArray[np.float32]
     fulfilled: NDArray[np.uint8]
     shard: str
@@ -70,6 +71,7 @@ class EpisodeStore:
             labels = np.array(map_tensor(path, "expert_actions", np.float32))
             hands = np.array(map_tensor(path, "hands", np.float32))
             joints = np.array(map_tensor(path, "joints", np.float32))
+            things = np.array(map_tensor(path, "things", np.float32))
             rewards = np.array(map_tensor(path, "rewards", np.float32))
             fulfilled = np.array(map_tensor(path, "fulfilled", np.uint8))
             for entry in shard.episodes:
@@ -78,7 +80,7 @@ class EpisodeStore:
                 self.episodes.append(
                     StoredEpisode(
                         entry, frames[moments], actions[rows], labels[rows], hands[moments], joints[moments],
-                        rewards[rows], fulfilled[rows], shard.file,
+                        things[moments], rewards[rows], fulfilled[rows], shard.file,
                     )
                 )  # fmt: skip
             self.frame_count += len(frames)

@@ -13,7 +13,7 @@ from torch import Tensor
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.data.demos import ToUnit
 from vidvla.worlds.base import Frame
-from vidvla.worlds.metaworld import DEEP, DEEP_TASKS, REACH
+from vidvla.worlds.metaworld import AVDC_TASKS, DEEP, DEEP_TASKS, REACH
 
 LARGEST_MOVE = 0.05
 """Metres that a full action sends the hand, an axis."""
@@ -40,33 +40,22 @@ def sent(start: NDArray[np.float32], unit: NDArray[np.float32], deep: bool = Fal
 
 @dataclass(frozen=True)
 class MoveBatch:
-    """B windows of how the robot stands, is sent and is told; fields as in :class:`DreamBatch`."""
-
-    poses: Tensor
-    targets: Tensor
-    actions: Tensor
-
-    def to(self, device: torch.device | str) -> MoveBatch:
-        return MoveBatch(**{name: value.to(device) for name, value in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class SceneBatch:
-    """The same beside what the scene looks like where they begin.
+    """B windows of how the robot stands, is sent and is told; fields as in :class:`DreamBatch`.
 
     Attributes:
-        frame: (B, H, W, 3) uint8, the newest given one.
-        deep: (B,) bool, True where the hand may be sent into the table.
+        kind: (B,) index of the task.
         within: (B, T) bool, False for control steps after the episode's end.
     """
 
-    frame: Tensor
-    deep: Tensor
-    moves: MoveBatch
+    poses: Tensor
+    things: Tensor
+    targets: Tensor
+    actions: Tensor
+    kind: Tensor
     within: Tensor
 
-    def to(self, device: torch.device | str) -> SceneBatch:
-        return SceneBatch(**{name: value.to(device) for name, value in vars(self).items()})
+    def to(self, device: torch.device | str) -> MoveBatch:
+        return MoveBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,9 @@ class DreamBatch:
         anchor: (B, H, W, 3) uint8, an earlier frame of the episode.
         anchor_pose: (B, 3 + J) of the robot in that earlier frame: where its hand is, metres, and its joints, radians
             and metres.
-        poses: (B, history + T, 3 + J), the same of each frame.
+        anchor_things: (B, K) where things are in it, as the world has them.
+        poses: (B, history + T, 3 + J), the robot's of each frame.
+        things: (B, history + T, K), those of each frame.
         targets: (B, T + 1, 3) metres, where the hand had been sent by the newest given frame and each of the T.
         actions: (B, T, told, A) unit scale: those that led to each of the T frames, newest first.
     """
@@ -86,7 +77,9 @@ class DreamBatch:
     frames: Tensor
     anchor: Tensor
     anchor_pose: Tensor
+    anchor_things: Tensor
     poses: Tensor
+    things: Tensor
     targets: Tensor
     actions: Tensor
 
@@ -125,35 +118,35 @@ class DreamWindows:
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
             pose = _poses(episode, np.array([earlier]))[0]
-            rows.append((frames, anchor, pose, *self._moves(episode, now, steps)))
+            rows.append((frames, anchor, pose, episode.things[earlier], *self._moves(episode, now, steps)))
         return DreamBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
-    def moved(self, size: int, steps: int, generator: torch.Generator) -> MoveBatch:
-        """The same without pictures: many at once cost nothing."""
-        return _stacked([self._moves(*self._place(steps, generator), steps) for _ in range(size)])
-
-    def scenes(self, size: int, steps: int, generator: torch.Generator, around: Sequence[Moment] = ()) -> SceneBatch:
-        """The same with the frame that each begins with.
+    def moved(self, size: int, steps: int, generator: torch.Generator, around: Sequence[Moment] = ()) -> MoveBatch:
+        """The same without pictures: many at once cost nothing.
 
         Args:
             around: half of the windows have one of these among their following frames.
         """
-        rows, frames, deep, within = [], [], [], []
+        places = []
         for _ in range(size):
             episode, now = self._place(steps, generator)
             if around and draw(generator, 2):
                 episode, moment = around[draw(generator, len(around))]
                 now = min(max(moment - 1 - draw(generator, steps), 0), max(episode.entry.steps - steps, 0))
-            rows.append(self._moves(episode, now, steps))
-            frames.append(np.asarray(episode.frames[now]))
-            deep.append(_deep(episode))
-            within.append(now + np.arange(steps) < episode.entry.steps)
-        seen, lasts = torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(within))
-        return SceneBatch(seen, torch.tensor(deep), _stacked(rows), lasts)
+            places.append((episode, now))
+        return self._stacked(places, steps)
 
     def moves(self, episode: StoredEpisode) -> MoveBatch:
         """All steps of an episode, each as a window with one following frame."""
-        return _stacked([self._moves(episode, now, 1) for now in range(episode.entry.steps)])
+        return self._stacked([(episode, now) for now in range(episode.entry.steps)], 1)
+
+    def _stacked(self, places: Sequence[Moment], steps: int) -> MoveBatch:
+        """Windows from their newest given frames on."""
+        moves = zip(*(self._moves(episode, now, steps) for episode, now in places), strict=True)
+        kinds = [AVDC_TASKS.index(episode.entry.task) for episode, _ in places]
+        within = np.stack([now + np.arange(steps) < episode.entry.steps for episode, now in places])
+        poses, things, targets, actions = (torch.from_numpy(np.stack(values)) for values in moves)
+        return MoveBatch(poses, things, targets, actions, torch.tensor(kinds), torch.from_numpy(within))
 
     def plate(self, episode: StoredEpisode) -> Frame:
         """The episode's scene, as far as its arm ever leaves it free, (H, W, 3).
@@ -194,21 +187,17 @@ class DreamWindows:
         return np.clip(now + np.arange(1 - self.history, steps + 1), 0, episode.entry.steps)
 
     def _moves(self, episode: StoredEpisode, now: int, steps: int) -> tuple[NDArray[np.float32], ...]:
-        """Poses, targets and actions of a window."""
+        """Poses, things, targets and actions of a window."""
         moments = self._moments(episode, now, steps)
         lead = now + np.arange(steps)[:, None] - np.arange(self.told)
         actions = self.to_unit(episode.actions[np.clip(lead, 0, episode.entry.steps - 1)])
         actions[lead < 0] = 0
         newest = moments[self.history - 1 :]
-        return _poses(episode, moments), self.targets[id(episode)][newest], actions
+        return _poses(episode, moments), episode.things[moments], self.targets[id(episode)][newest], actions
 
 
 def _deep(episode: StoredEpisode) -> bool:
     return episode.entry.task in DEEP_TASKS
-
-
-def _stacked(rows: Sequence[tuple[NDArray[np.float32], ...]]) -> MoveBatch:
-    return MoveBatch(*(torch.from_numpy(np.stack(values)) for values in zip(*rows, strict=True)))
 
 
 def _poses(episode: StoredEpisode, moments: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -49,6 +49,8 @@ class Episode:
         success: the first step that fulfilled the task, or -1.
         hands: (T + 1, 3) where the hand is in each frame, metres; zeros in clips without a robot.
         joints: (T + 1, J) the robot's joints in each frame, radians and metres; none in clips without a robot.
+        things: (T + 1, K) where the scene's things are in each frame, as
+            :data:`~vidvla.worlds.metaworld.THING_COUNT` says; none in clips without a robot.
         rewards: (T,) the world's own dense reward after each action.
         fulfilled: (T,) 1 where the step fulfilled the task, 0 elsewhere.
         caption: what happens, for clips without a task.
@@ -64,19 +66,23 @@ class Episode:
     success: int
     hands: NDArray[np.float32]
     joints: NDArray[np.float32]
+    things: NDArray[np.float32]
     rewards: NDArray[np.float32]
     fulfilled: NDArray[np.uint8]
     caption: str = ""
 
 
 class RobotWorld(World, Protocol):
-    """A world that says where its hand is, and how its arm holds it there."""
+    """A world that says where its hand is, how its arm holds it there, and where things are."""
 
     def hand(self) -> NDArray[np.float64]:
         """(3,), metres."""
 
     def joints(self) -> NDArray[np.float64]:
         """(J,), radians and metres."""
+
+    def things(self) -> NDArray[np.float64]:
+        """(K,), metres and quaternions."""
 
 
 def kind_of(seed: int) -> str:
@@ -176,7 +182,7 @@ def record_episode(
     world.reset(task, seed)
     disturb = _Disturbance(kind, world, rng, plan)
     frames, actions, labels, success = [world.render()], [], [], -1
-    hands, joints, rewards, fulfilled = [world.hand()], [world.joints()], [], []
+    hands, joints, things, rewards, fulfilled = [world.hand()], [world.joints()], [world.things()], [], []
     limit = {"play": PLAY_STEPS, "drive": DRIVE_STEPS, "student": disturb.stop + MAX_STEPS}.get(kind, MAX_STEPS)
     for step in range(steps or limit):
         clean = world.expert()
@@ -187,6 +193,7 @@ def record_episode(
         labels.append(clean)
         hands.append(world.hand())
         joints.append(world.joints())
+        things.append(world.things())
         rewards.append(result.reward)
         fulfilled.append(result.success)
         if result.success and success < 0:
@@ -197,7 +204,7 @@ def record_episode(
     return Episode(
         task, kind, seed, np.stack(frames), np.stack(actions), np.stack(labels),
         disturb.clean_from(len(actions)), success,
-        np.stack(hands).astype(np.float32), np.stack(joints).astype(np.float32),
+        np.stack(hands).astype(np.float32), np.stack(joints).astype(np.float32), np.stack(things).astype(np.float32),
         np.array(rewards, np.float32), np.array(fulfilled, np.uint8),
     )  # fmt: skip
 
@@ -208,5 +215,6 @@ def physics_episode(kind: str, seed: int, size: int, steps: int = 20) -> Episode
     none = np.zeros((steps, 1), np.float32)
     hands, idle = np.zeros((steps + 1, 3), np.float32), np.zeros(steps, np.uint8)
     return Episode(
-        kind, "clip", seed, clip.frames, none, none, 0, -1, hands, hands[:, :0], none[:, 0], idle, clip.caption
-    )
+        kind, "clip", seed, clip.frames, none, none, 0, -1, hands, hands[:, :0], hands[:, :0], none[:, 0], idle,
+        clip.caption,
+    )  # fmt: skip

@@ -83,7 +83,7 @@ def _write_shard(
     frames: list[Frame] = []
     actions: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
-    told: dict[str, list[NDArray[Any]]] = {"hands": [], "joints": [], "rewards": [], "fulfilled": []}
+    told: dict[str, list[NDArray[Any]]] = {"hands": [], "joints": [], "things": [], "rewards": [], "fulfilled": []}
     entries: list[EpisodeEntry] = []
     frame = step = 0
     for episode in _episodes(world, task, seeds, kind, size, make_student):

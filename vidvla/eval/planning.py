@@ -91,12 +91,12 @@ def plan_episode(
     world: MetaWorld, begin: Callable[[Situation], Imagine], goal: Frame, seed: int, config: PlanConfig
 ) -> tuple[bool, float]:
     """Plan, execute, look, plan again from where ``world`` is -> (fulfilled, cm from the goal's hand at the end)."""
-    hands, generator = reader().hands, np.random.default_rng(seed)
-    cost, spec = goal_cost(goal, hands), world.action_spec
+    places, generator = reader().places, np.random.default_rng(seed)
+    cost, spec = goal_cost(goal, places), world.action_spec
     now, knots = Situation([world.render()], [], world.snapshot()), None
     fulfilled = False
     for _ in range(PLAN_STEPS // EXECUTE):
-        guess = towards(goal, now.frames[-1], hands, spec, config) if knots is None else shift(knots, EXECUTE, config)
+        guess = towards(goal, now.frames[-1], places, spec, config) if knots is None else shift(knots, EXECUTE, config)
         *_, last = plan(begin(now), cost, spec, generator, config, guess)
         knots = last.actions[0, :: config.hold]
         world.restore(now.state)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def plan_episode(
         now = Situation(frames, actions, world.snapshot())
         if fulfilled:
             break
-    place = hands(np.stack([goal, now.frames[-1]]))
+    place = places(np.stack([goal, now.frames[-1]]))[:, 0]
     return fulfilled, 100 * float(np.linalg.norm(place[0] - place[1]))
 
 

@@ -77,7 +77,7 @@ class WorldModel(Family):
     ) -> None:  # fmt: skip
         self.net, self.touch, self.reader, self.config, self.scale = net, touch, reader, config, scale
         self.device = device
-        self.dreamer = Dreamer(net, touch, device, reader.poses)
+        self.dreamer = Dreamer(net, touch, device, reader.see)
 
     @classmethod
     def sizes(cls, size: str = SMALL, entry: ActionEntry | None = None) -> DynamicsConfig:
@@ -108,8 +108,7 @@ class WorldModel(Family):
                 TOUCH,
                 lambda c: TouchStage(c, chosen, feed["touch"].steps),
                 plans["touch"],
-                (HAND, READER),
-                teachers=(READER,),
+                (HAND,),
             ),
             Phase(JOINTS, lambda c: JointStage(c, chosen, feed["joints"].steps), plans["joints"]),
             Phase(ARM, lambda c: ArmStage(c, chosen), plans["arm"]),

@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch, SceneBatch
+from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded
-from vidvla.foundation.pose import unit_height, unit_place, unit_pose
-from vidvla.foundation.reader import READER
+from vidvla.foundation.pose import KINDS, POSE, Seen, is_deep, unit_height, unit_place, unit_pose, unit_things
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.arm import HandNet
 from vidvla.nn.dynamics import DynamicsNet
-from vidvla.nn.touch import TouchNet
+from vidvla.nn.touch import FIRST, SECOND, THINGS, TURN, TouchNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.worlds.base import Frame
 
@@ -35,9 +34,7 @@ MOVED, MOVED_WEIGHT = 0.06, 5.0
 MISREAD = 0.08
 """Deviation, in unit scale, of how a pose is misread: it is read from a picture where dreams begin."""
 STOPPED = 0.1
-"""Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go."""
-DEEP_WEIGHT = 0.1
-"""Of the cross entropy of how deep the hand may be sent, beside the error of its place in decimetres."""
+"""Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go, and that things go."""
 ABSOLUTE = 0.3
 """Weight of the absolute error beside the squared one: blur costs more."""
 
@@ -75,17 +72,21 @@ class DreamNet(nn.Module):
         noisy = torch.rand(count, generator=generator) < 0.5
         level = (self.feed.noise * noisy * torch.rand(count, generator=generator)).to(device)
         where = unit_pose(batch.poses)
-        off = MISREAD * (level > 0)[:, None] * torch.randn((count, where.shape[-1]), generator=generator).to(device)
-        seen, pose, led = true[:, :history], where[:, history - 1] + off, batch.actions
+        off = MISREAD * (level > 0)[:, None] * torch.randn((count, POSE + THINGS), generator=generator).to(device)
+        seen, pose, led = true[:, :history], where[:, history - 1] + off[:, :POSE], batch.actions
+        # what is misread of things where a dream begins stays misread
+        started, things = (unit_things(v) for v in (batch.anchor_things, batch.things))
+        started, things = started + off[:, POSE:], things + off[:, None, POSE:]
         covered = self.net.covers(pose)
         backdrop = self.net.behind(anchor, self.net.covers(unit_pose(batch.anchor_pose)))
         losses, errors = [], []
         for step in range(led.shape[1]):
             noise = torch.randn(seen.shape, generator=generator).to(device)
             given = seen + level[:, None, None, None, None] * noise
-            goes = where[:, history + step]
+            goes, stand = where[:, history + step], things[:, history + step - 1 : history + step + 1]
             after = self.net(
-                given, anchor, backdrop.detach(), covered, pose, goes, led[:, step], level
+                given, anchor, backdrop.detach(), covered, pose, goes, torch.cat([started[:, None], stand], dim=1),
+                led[:, step], level,
             )  # fmt: skip
             backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
             before = true[:, history + step - 1]
@@ -100,32 +101,36 @@ class DreamNet(nn.Module):
 
 
 class TouchWalk(nn.Module):
-    """A net that says what stops the hand, with its error over its own steps as ``forward``."""
+    """A net that says what the hand and things do to each other, with its error over its own steps as ``forward``."""
 
     def __init__(self, net: TouchNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, batch: SceneBatch, hand: HandNet, off: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the hand is from where it went, (B, T), decimetres, and whether it may be sent deep, logits (B,).
+    def forward(self, batch: MoveBatch, hand: HandNet, off: Tensor) -> tuple[Tensor, Tensor]:
+        """How far the hand is from where it went, (B, T), decimetres, and by how much things are elsewhere, (B, T,
+        THINGS), unit scale.
 
         Args:
-            off: (B, 1, 3) by how much places are misread.
+            off: (B, POSE + THINGS) by how much what stands where is misread.
         """
-        moves = batch.moves
-        true, targets = (unit_place(v) + off for v in (moves.poses[..., :3], moves.targets))
-        lowest = unit_height(batch.deep)
-        steps = moves.actions.shape[1]
+        place_off = off[:, None, :3]
+        true, targets = (unit_place(v) + place_off for v in (batch.poses[..., :3], batch.targets))
+        stand, kinds = unit_things(batch.things) + off[:, None, POSE:], F.one_hot(batch.kind, len(KINDS)).to(off)
+        lowest, steps = unit_height(is_deep(kinds)), batch.actions.shape[1]
         history = true.shape[1] - steps
-        maps, scene, memory = self.net.look(to_float(batch.frame))
-        places, missed = true[:, :history], []
+        things, places = stand[:, history - 1], true[:, :history]
+        memory = self.net.begin(unit_pose(batch.poses[:, history - 1]) + off[:, :POSE], things, kinds)
+        missed, moved = [], []
         for step in range(steps):
-            told = (targets[:, step : step + 2], moves.actions[:, step])
-            place = hand(places, *told)
-            place, memory = self.net(maps, scene, memory, place, places, told[0], lowest, told[1])
-            missed.append((place - true[:, history + step]).norm(dim=1))
-            places = torch.cat([places[:, 1:], place[:, None]], dim=1)
-        return torch.stack(missed, dim=1), self.net.deep(scene)
+            goal, led = targets[:, step : step + 2], batch.actions[:, step]
+            met = self.net(memory, things, kinds, hand(places, goal, led), places, goal, lowest, led)
+            missed.append((met.place - true[:, history + step]).norm(dim=1))
+            moved.append(met.things - stand[:, history + step])
+            # what it remembers has a gradient through all steps; through where things are it would be chaos
+            memory, things = met.memory, met.things.detach()
+            places = torch.cat([places[:, 1:], met.place[:, None].detach()], dim=1)
+        return torch.stack(missed, dim=1), torch.stack(moved, dim=1)
 
 
 class WindowStage:
@@ -182,9 +187,9 @@ class HandStage(WindowStage):
 
 
 class TouchStage(WindowStage):
-    """Learn what stops the hand, on top of what the hand's net has it do where nothing does, over its own steps.
+    """Learn what stops the hand and what that moves, on top of what the hand's net has it do, over its own steps.
 
-    It is seldom stopped: half of the windows are drawn around moments where that net is wrong.
+    Things are seldom met: half of the windows are drawn around moments where that net is wrong, or things move.
     """
 
     name = TOUCH
@@ -197,34 +202,38 @@ class TouchStage(WindowStage):
 
     @functools.cached_property
     def stopped(self) -> list[Moment]:
-        """Where the hand went elsewhere than its net has it go."""
+        """Where the hand went elsewhere than its net has it go, or took something along."""
         found: list[Moment] = []
         for episode in self.windows.store.episodes:
             moves = self.windows.moves(episode)
             true, targets = unit_place(moves.poses[..., :3]), unit_place(moves.targets)
             place = self.hand(true[:, :-1], targets, moves.actions[:, 0])
-            missed = (place - true[:, -1]).norm(dim=1) > STOPPED
+            stand = unit_things(moves.things[:, -2:])
+            taken = (stand[:, 1] - stand[:, 0]).abs().amax(dim=1) > STOPPED
+            missed = ((place - true[:, -1]).norm(dim=1) > STOPPED) | taken
             found += [(episode, now + 1) for now in missed.nonzero()[:, 0].tolist()]
         return found
 
     def build(self, own: Path | None = None) -> nn.Module:
         net = self.config.touch(len(unit_actions().low))
-        if own is None:  # which task it is, and where the arm is, need not be learned anew
-            checkpoint.load(self.context.weights(READER)).fill(net.sight, "net.sight")
         begun(net, own)
         return TouchWalk(net)
 
-    def batch(self, size: int, generator: torch.Generator) -> SceneBatch:
-        return self.windows.scenes(size, self.steps, generator, self.stopped)
+    def batch(self, size: int, generator: torch.Generator) -> MoveBatch:
+        return self.windows.moved(size, self.steps, generator, self.stopped)
 
-    def loss(self, model: nn.Module, batch: SceneBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        off = MISREAD * torch.randn((len(batch.frame), 1, 3), generator=generator).to(batch.frame.device)
-        missed, deep = model(batch, self.hand.to(batch.frame.device), off)
-        error = (missed * batch.within).sum() / batch.within.sum()
-        told = F.binary_cross_entropy_with_logits(deep, batch.deep.float())
+    def loss(self, model: nn.Module, batch: MoveBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        off = MISREAD * torch.randn((len(batch.poses), POSE + THINGS), generator=generator).to(batch.poses.device)
+        missed, moved = model(batch, self.hand.to(off.device), off)
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * batch.within).sum() / batch.within.sum()
+
+        hand, first, second = mean(missed), *(mean(moved[..., part].norm(dim=2)) for part in (FIRST, SECOND))
+        turn = mean(moved[..., TURN].abs().mean(dim=2))
         return {
-            "loss": error + DEEP_WEIGHT * told, "mean_cm": 10 * error.detach(),
-            "first_cm": 10 * missed[:, 0].mean().detach(), "deep": told.detach(),
+            "loss": hand + first + second + turn, "mean_cm": 10 * hand.detach(), "last_cm": 10 * missed[:, -1].mean(),
+            "things_cm": 10 * first.detach(), "turn": turn.detach(),
         }  # fmt: skip
 
 
@@ -339,7 +348,8 @@ class DreamStage(WindowStage):
         for episode in long[:: max(len(long) // 6, 1)][:6]:
             unit = unit_actions().to_unit(episode.actions[:HORIZON])
             pose = torch.from_numpy(np.append(episode.hands[0], episode.joints[0]))
-            dreamer = Dreamer(model.net, None, next(model.parameters()).device, _told(unit_pose(pose)))
+            things = unit_things(torch.from_numpy(episode.things[:1]))
+            dreamer = Dreamer(model.net, None, next(model.parameters()).device, _told(unit_pose(pose)[None], things))
             film, _ = dreamer.film(dreamer.begin(np.asarray(episode.frames[:1]), none), unit)
             times = range(3, HORIZON, 4)
             rows.append(np.concatenate([episode.frames[0], *(episode.frames[t + 1] for t in times)], axis=1))
@@ -359,9 +369,10 @@ def _near_arm(pixels: Tensor) -> Tensor:
     return F.max_pool2d(found[:, None].float(), 2 * edge + 1, stride=1, padding=edge)
 
 
-def _told(pose: Tensor) -> Callable[[Frame], Tensor]:
-    """A reader of frames that has been told the pose."""
-    return lambda frames: pose.expand(len(frames), -1)
+def _told(poses: Tensor, things: Tensor) -> Callable[[Frame], Seen]:
+    """A reader of frames that has been told how robot and things stand, but not in which kind of scene."""
+    kinds = torch.zeros(1, len(KINDS))
+    return lambda frames: Seen(*(v.expand(len(frames), -1) for v in (poses, things, kinds)))
 
 
 def load_touch(folder: Path, config: DynamicsConfig, part: str = "net") -> TouchNet:

@@ -1,9 +1,9 @@
-"""Steps of a dream: from the last frames, the robot's pose and an action to the next frame and pose."""
+"""Steps of a dream: from the last frames, how robot and things stand, and an action to the next frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -13,10 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from vidvla.data.dreams import LARGEST_MOVE, sent
-from vidvla.foundation.pose import DECIMETRE, metres, unit_camera, unit_height, unit_place
+from vidvla.foundation.pose import (
+    DECIMETRE,
+    KINDS,
+    POSE,
+    Seen,
+    is_deep,
+    metres,
+    unit_camera,
+    unit_height,
+    unit_place,
+)
 from vidvla.nn.arm import ArmNet, HandNet, JointNet
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
-from vidvla.nn.touch import TouchNet
+from vidvla.nn.touch import Met, TouchNet
 from vidvla.pixels import to_float, to_uint8
 from vidvla.types import ProgressCallback
 from vidvla.worlds.base import Frame
@@ -34,7 +44,6 @@ class DynamicsConfig(BaseModel):
         history: frames that it looks at.
         told: actions that each frame is told: the hand lags behind its commands, so that where it goes next hangs on
             earlier ones too.
-        sight: width of what looks for things in the hand's way, the reader's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,14 +53,13 @@ class DynamicsConfig(BaseModel):
     told: int = Field(default=4, gt=0)
     width: int = Field(default=8, gt=0, multiple_of=8)
     layers: int = Field(default=1, gt=0)
-    sight: int = Field(default=8, gt=0, multiple_of=4)
     entry: ActionEntry = "concat"
 
     def hand(self, action_dim: int) -> HandNet:
         return HandNet(self.told, action_dim)
 
     def touch(self, action_dim: int) -> TouchNet:
-        return TouchNet(self.told, action_dim, self.sight, camera=unit_camera())
+        return TouchNet(self.told, action_dim, POSE, len(KINDS))
 
     def arm(self) -> ArmNet:
         return ArmNet(self.size // 16, JOINT_COUNT, self.width, camera=unit_camera())
@@ -92,11 +100,13 @@ class DreamState:
         covered: (B, 1, H, W) what the arm covers in the newest frame, from 0 to 1.
         frames: (B, history, 3, H, W) the newest ones, oldest first.
         poses: (B, history, POSE) of the robot in them: its hand's place first.
+        started: (B, THINGS) where things were in the anchor.
+        things: (B, THINGS) where they are in the newest frame.
+        kinds: (B, KINDS) how likely the scene is of each kind.
         target: (B, 3) where the hand has been sent, in the units of its place.
         lowest: (B, 1) height that it may be sent to.
         actions: (B, told, A) unit scale, newest first.
-        maps, scene: (B, ...) what :class:`~vidvla.nn.touch.TouchNet` saw in the anchor; empty without one.
-        memory: (B, M) what it remembers.
+        memory: (B, M) what :class:`~vidvla.nn.touch.TouchNet` remembers; empty without one.
     """
 
     anchor: Tensor
@@ -104,11 +114,12 @@ class DreamState:
     covered: Tensor
     frames: Tensor
     poses: Tensor
+    started: Tensor
+    things: Tensor
+    kinds: Tensor
     target: Tensor
     lowest: Tensor
     actions: Tensor
-    maps: Tensor
-    scene: Tensor
     memory: Tensor
 
     @classmethod
@@ -125,15 +136,14 @@ class Dreamer:
     """Steps of a dream.
 
     Args:
-        touch: says what stops the hand; without it nothing does.
-        poses: reads how the robot stands in true frames, (N, POSE) in unit scale.
+        touch: says what stops the hand, and what that moves; without it nothing is.
+        see: reads true frames (N, H, W, 3).
     """
 
     def __init__(
-        self, net: DynamicsNet, touch: TouchNet | None, device: torch.device,
-        poses: Callable[[Frame], Tensor],
-    ) -> None:  # fmt: skip
-        self.net, self.touch, self.device, self.poses = net, touch, device, poses
+        self, net: DynamicsNet, touch: TouchNet | None, device: torch.device, see: Callable[[Frame], Seen]
+    ) -> None:
+        self.net, self.touch, self.device, self.see = net, touch, device, see
 
     @torch.no_grad()
     def begin(self, frames: Frame, actions: NDArray[np.float32]) -> DreamState:
@@ -143,8 +153,9 @@ class Dreamer:
         """
         count, told = self.net.history, self.net.told
         seen = to_float(frames[-count:]).to(self.device)
-        read = self.poses(np.concatenate([frames[:1], frames[-count:]])).to(self.device)
-        start, poses = metres(read[0, :3]), read[1:]
+        read = Seen(*(v.to(self.device) for v in self.see(np.concatenate([frames[:1], frames[-count:]]))))
+        start, poses = metres(read.poses[0, :3]), read.poses[1:]
+        things, kinds = read.things[-1:], read.kinds[-1:]
         missing = count - len(seen)
         seen = torch.cat([seen[:1].expand(missing, -1, -1, -1), seen])
         poses = torch.cat([poses[:1].expand(missing, -1), poses])
@@ -153,15 +164,14 @@ class Dreamer:
         led[: len(newest)] = newest
         covered = self.net.covers(poses[-1:])
         anchor = seen[-1:]
-        nothing = torch.zeros(1, 0, device=self.device)
-        looked, deep = (nothing, nothing, nothing), torch.tensor([False], device=self.device)
+        memory = torch.zeros(1, 0, device=self.device)
         if self.touch is not None:
-            looked = self.touch.look(anchor)
-            deep = self.touch.deep(looked[1]) > 0
+            memory = self.touch.begin(poses[-1:], things, kinds)
+        deep = is_deep(kinds)
         target = unit_place(torch.from_numpy(sent(start, actions, bool(deep))[-1:])).to(self.device)
         return DreamState(
-            anchor, self.net.behind(anchor, covered), covered, seen[None], poses[None], target, unit_height(deep),
-            led[None], *looked,
+            anchor, self.net.behind(anchor, covered), covered, seen[None], poses[None], things, things, kinds, target,
+            unit_height(deep), led[None], memory,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -188,23 +198,25 @@ class Dreamer:
         target = sent_on(state.target, actions, state.lowest)
         targets = torch.stack([state.target, target], dim=1)
         places = state.poses[..., :3]
-        place, memory = self.net.hand(places, targets, led), state.memory
+        met = Met(self.net.hand(places, targets, led), state.things, state.memory)
         if self.touch is not None:
-            place, memory = self.touch(state.maps, state.scene, memory, place, places, targets, state.lowest, led)
-        pose = self.net.reach(state.poses, place, led)
-        after = self.net(frames, state.anchor, state.backdrop, state.covered, state.poses[:, -1], pose, led, level)
-        return DreamState(
-            state.anchor,
-            after.backdrop,
-            after.covered,
-            torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
-            torch.cat([state.poses[:, 1:], after.pose[:, None]], dim=1),
-            target,
-            state.lowest,
-            led,
-            state.maps,
-            state.scene,
-            memory,
+            free = met.place
+            met = self.touch(met.memory, met.things, state.kinds, free, places, targets, state.lowest, led)
+        pose = self.net.reach(state.poses, met.place, led)
+        things = torch.stack([state.started, state.things, met.things], dim=1)
+        after = self.net(
+            frames, state.anchor, state.backdrop, state.covered, state.poses[:, -1], pose, things, led, level
+        )  # fmt: skip
+        return replace(
+            state,
+            backdrop=after.backdrop,
+            covered=after.covered,
+            frames=torch.cat([state.frames[:, 1:], seen(after.frame)[:, None]], dim=1),
+            poses=torch.cat([state.poses[:, 1:], after.pose[:, None]], dim=1),
+            things=met.things,
+            target=target,
+            actions=led,
+            memory=met.memory,
         )
 
     def film(

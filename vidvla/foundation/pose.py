@@ -1,6 +1,8 @@
-"""The robot's pose in about unit scale: where its hand is, then its joints."""
+"""How the robot stands and where things are, in about unit scale."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.nn.arm import Camera
-from vidvla.worlds.metaworld import CAMERA, DEEP, JOINT_COUNT, REACH
+from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, DEEP, DEEP_TASKS, JOINT_COUNT, REACH
 
 DECIMETRE = 0.1
 """Metres; places are told in decimetres."""
@@ -21,6 +23,23 @@ FINGERS = (0.02, -0.015)
 TURN, SLIDE = 0.5, 0.02
 """Units of joints, radians, and of fingers, metres: each moves something about a decimetre."""
 POSE = 3 + JOINT_COUNT
+"""Numbers of a pose: where the hand is, then the joints."""
+KINDS = AVDC_TASKS
+"""Kinds of scenes: what is in them, and how deep the hand may be sent, is the task's."""
+
+
+class Seen(NamedTuple):
+    """What N pictures say.
+
+    Attributes:
+        poses: (N, POSE) how the robot stands, unit scale.
+        things: (N, THINGS) where things are, as :func:`unit_things` has them.
+        kinds: (N, len(KINDS)) how likely the scene is of each kind.
+    """
+
+    poses: Tensor
+    things: Tensor
+    kinds: Tensor
 
 
 def unit_place(places: Tensor) -> Tensor:
@@ -28,10 +47,32 @@ def unit_place(places: Tensor) -> Tensor:
     return (places - torch.tensor(MIDDLE, device=places.device)) / DECIMETRE
 
 
+def is_deep(kinds: Tensor) -> Tensor:
+    """(B, len(KINDS)) -> whether the hand may be sent into the table in the likeliest kind of scene, (B,) bool."""
+    deep = torch.tensor([kind in DEEP_TASKS for kind in KINDS], device=kinds.device)
+    return deep[kinds.argmax(dim=1)]
+
+
 def unit_height(deep: Tensor) -> Tensor:
     """Lowest heights (B, 1) that hands are sent to, where they may be sent into the table (B,) and where not."""
     low, usual = ((height - MIDDLE[2]) / DECIMETRE for height in (DEEP, REACH[0][2]))
     return torch.where(deep[:, None], low, usual)
+
+
+def unit_things(things: Tensor) -> Tensor:
+    """(..., THING_COUNT) of :meth:`~vidvla.worlds.metaworld.MetaWorld.things` -> (..., THINGS) about unit scale.
+
+    Quaternions become two columns of a rotation, which jump nowhere (Zhou et al. 2019, arXiv 1812.07035); of the second
+    thing its place is all that ever changes. What is not there is in the middle, and not turned.
+    """
+    place, turn, second, _, goal = things.split([3, 4, 3, 4, 3], dim=-1)
+    w, x, y, z = (turn / turn.norm(dim=-1, keepdim=True).clamp(min=1e-6)).unbind(dim=-1)
+    columns = [
+        1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
+        2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
+    ]  # fmt: skip
+    there = [unit_place(v) * (v != 0).any(dim=-1, keepdim=True) for v in (place, second, goal)]
+    return torch.cat([there[0], torch.stack(columns, dim=-1), *there[1:]], dim=-1)
 
 
 def metres(places: Tensor) -> NDArray[np.float32]:

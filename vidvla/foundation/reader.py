@@ -1,7 +1,7 @@
-"""What can be told from a picture of the robot world: the robot's pose, and whether the task is fulfilled.
+"""What a picture of the robot world tells: the robot's pose, where things are, and whether the task is fulfilled.
 
-A yardstick for dreams, and what tells them how the robot stands in the true frame that they begin with. It learns from
-true frames alone, and is no part of any policy.
+A yardstick for dreams, and what tells them how the robot and the scene's things stand in the true frame that they begin
+with. It learns from true frames alone, and is no part of any policy.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.families.base import Context, Phase, fit_square, read_config
-from vidvla.foundation.pose import POSE, metres, unit_pose
+from vidvla.foundation.pose import KINDS, POSE, Seen, metres, unit_pose, unit_things
 from vidvla.nn.sight import Sight
+from vidvla.nn.touch import FIRST, GOAL, SECOND, THINGS, TURN
 from vidvla.pixels import to_float
 from vidvla.train.loop import TrainConfig
 from vidvla.worlds.base import Frame
@@ -31,37 +32,43 @@ READER = "reader"
 
 
 class ReaderConfig(BaseModel):
-    """Sizes of the net; ``tasks`` are those whose fulfilment it can tell."""
+    """Sizes of the net; ``tasks`` are those that it can tell apart, and whether they are fulfilled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = 128
     width: int = 8
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = KINDS
 
 
 class ReaderNet(nn.Module):
-    """Two heads on what is seen: the robot's pose and a logit a task."""
+    """Heads on what is seen: the robot's pose, where things are, and of each task whether it is it and fulfilled."""
 
     def __init__(self, config: ReaderConfig) -> None:
         super().__init__()
         self.sight = Sight(config.width)
-        self.pose = nn.Sequential(nn.Linear(self.sight.size, 128), nn.SiLU(), nn.Linear(128, POSE))
-        self.told = nn.Sequential(nn.Linear(self.sight.overview, 64), nn.SiLU(), nn.Linear(64, len(config.tasks)))
+        size, overview, tasks = self.sight.size, self.sight.overview, len(config.tasks)
+        self.pose = nn.Sequential(nn.Linear(size, 128), nn.SiLU(), nn.Linear(128, POSE))
+        self.things = nn.Sequential(nn.Linear(size, 128), nn.SiLU(), nn.Linear(128, THINGS))
+        self.kind = nn.Sequential(nn.Linear(overview, 64), nn.SiLU(), nn.Linear(64, tasks))
+        self.told = nn.Sequential(nn.Linear(overview, 64), nn.SiLU(), nn.Linear(64, tasks))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels (B, 3, H, W) in [-1, 1] -> the pose (B, POSE) in unit scale, logits (B, tasks)."""
-        _, seen = self.sight(pixels)
-        return self.pose(seen), self.told(seen[:, -self.sight.overview :])
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """pixels (B, 3, H, W) in [-1, 1] -> the pose (B, POSE) and things (B, THINGS), unit scale, logits (B, tasks) of
+        the task and of its being fulfilled."""
+        seen = self.sight(pixels)
+        overview = seen[:, -self.sight.overview :]
+        return self.pose(seen), self.things(seen), self.kind(overview), self.told(overview)
 
 
 @dataclass(frozen=True)
 class ReaderBatch:
-    """B frames: ``frames`` (B, H, W, 3) uint8, ``poses`` (B, POSE) metres, then radians and metres, ``task`` (B,)
-    index, ``fulfilled`` (B,)."""
+    """B frames: ``frames`` (B, H, W, 3) uint8, ``poses`` (B, POSE) metres, then radians and metres, ``things`` (B,
+    THING_COUNT) as the world has them, ``task`` (B,) index, ``fulfilled`` (B,)."""
 
     frames: Tensor
     poses: Tensor
+    things: Tensor
     task: Tensor
     fulfilled: Tensor
 
@@ -93,15 +100,13 @@ class ReaderStage:
 
     def batch(self, size: int, generator: torch.Generator) -> ReaderBatch:
         rows = [self._sample(self.store.pick(generator), generator) for _ in range(size)]
-        frames, poses, tasks, fulfilled = zip(*rows, strict=True)
-        return ReaderBatch(
-            torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(poses)), torch.tensor(tasks),
-            torch.tensor(fulfilled),
-        )  # fmt: skip
+        frames, poses, things, tasks, fulfilled = zip(*rows, strict=True)
+        seen, stood, lay = (torch.from_numpy(np.stack(values)) for values in (frames, poses, things))
+        return ReaderBatch(seen, stood, lay, torch.tensor(tasks), torch.tensor(fulfilled))
 
     def _sample(
         self, episode: StoredEpisode, generator: torch.Generator
-    ) -> tuple[Frame, NDArray[np.float32], int, float]:
+    ) -> tuple[Frame, NDArray[np.float32], NDArray[np.float32], int, float]:
         after = np.flatnonzero(episode.fulfilled) + 1  # the frame that a step ends with shows what it did
         moment = draw(generator, len(episode.frames))
         if len(after) and float(torch.rand((), generator=generator)) < self.fulfilled:
@@ -109,15 +114,21 @@ class ReaderStage:
         done = moment > 0 and bool(episode.fulfilled[moment - 1])
         task = self.config.tasks.index(episode.entry.task)
         pose = np.append(episode.hands[moment], episode.joints[moment])
-        return np.asarray(episode.frames[moment]), pose, task, float(done)
+        return np.asarray(episode.frames[moment]), pose, episode.things[moment], task, float(done)
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        pose, logits = model(to_float(batch.frames))
-        missed = pose - unit_pose(batch.poses)
-        distance, joints = missed[:, :3].norm(dim=1), missed[:, 3:].abs().mean()
+        pose, things, kinds, logits = model(to_float(batch.frames))
+        missed, where = pose - unit_pose(batch.poses), things - unit_things(batch.things)
+        distance, joints = missed[:, :3].norm(dim=1).mean(), missed[:, 3:].abs().mean()
+        first, second, goal = (where[:, part].norm(dim=1).mean() for part in (FIRST, SECOND, GOAL))
+        turn = where[:, TURN].abs().mean()
+        kind = F.cross_entropy(kinds, batch.task)
         told = F.binary_cross_entropy_with_logits(logits.gather(1, batch.task[:, None])[:, 0], batch.fulfilled)
-        loss = distance.mean() + joints + told
-        return {"loss": loss, "hand_cm": 10 * distance.mean(), "joints": joints, "fulfilled": told}
+        loss = distance + joints + first + second + goal + turn + told + kind
+        return {
+            "loss": loss, "hand_cm": 10 * distance, "joints": joints, "thing_cm": 10 * first, "turn": turn,
+            "goal_cm": 10 * goal, "kind": kind, "fulfilled": told,
+        }  # fmt: skip
 
     def data_used(self) -> dict[str, int]:
         return {f"episodes of {self.folder.name}": len(self.store.episodes)}
@@ -143,27 +154,34 @@ class Reader:
         return cls(net.eval(), config)
 
     @classmethod
-    def fresh(cls, tasks: tuple[str, ...] = ("any",)) -> Reader:
+    def fresh(cls) -> Reader:
         """One that has learned nothing, for tests."""
-        config = ReaderConfig(tasks=tasks)
+        config = ReaderConfig()
         return cls(ReaderNet(config).eval(), config)
 
     @torch.no_grad()
     def hands(self, frames: Frame) -> NDArray[np.float32]:
         """(N, H, W, 3) -> where the hand is, (N, 3) metres."""
-        return metres(self.poses(frames)[:, :3])
+        return self.places(frames)[:, 0]
 
     @torch.no_grad()
-    def poses(self, frames: Frame) -> Tensor:
-        """(N, H, W, 3) -> the robot's poses, (N, POSE) in unit scale."""
-        return self._read(frames)[0]
+    def places(self, frames: Frame) -> NDArray[np.float32]:
+        """(N, H, W, 3) -> where the hand and the scene's first thing are, (N, 2, 3) metres."""
+        seen = self.see(frames)
+        return metres(torch.stack([seen.poses[:, :3], seen.things[:, FIRST]], dim=1))
+
+    @torch.no_grad()
+    def see(self, frames: Frame) -> Seen:
+        """(N, H, W, 3) -> how the robot and things stand, and which scene it is."""
+        pose, things, kinds, _ = self._read(frames)
+        return Seen(pose, things, kinds.softmax(dim=1))
 
     @torch.no_grad()
     def fulfilled(self, frames: Frame, task: str) -> NDArray[np.float32]:
         """(N, H, W, 3) -> how likely each frame shows ``task`` fulfilled, (N,) in [0, 1]."""
         if task not in self.config.tasks:
             raise ValueError(f"expected a task among {', '.join(self.config.tasks)}; got {task!r}")
-        _, logits = self._read(frames)
+        *_, logits = self._read(frames)
         likely: NDArray[np.float32] = logits[:, self.config.tasks.index(task)].sigmoid().numpy()
         return likely
 
@@ -171,11 +189,11 @@ class Reader:
         """What a dream asks: :data:`vidvla.worlds.dream.Judge`."""
         return float(self.fulfilled(frame[None], task)[0])
 
-    def _read(self, frames: Frame) -> tuple[Tensor, Tensor]:
+    def _read(self, frames: Frame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         size = self.config.size
-        pixels = to_float(np.stack([fit_square(frame, size) for frame in frames]))
-        pose, logits = self.net(pixels)
-        return pose, logits
+        read: tuple[Tensor, Tensor, Tensor, Tensor]
+        read = self.net(to_float(np.stack([fit_square(frame, size) for frame in frames])))
+        return read
 
 
 def reader_phase(size: str, world: str, tasks: tuple[str, ...]) -> Phase:

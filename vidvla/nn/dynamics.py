@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vidvla.nn.arm import MAPS, PLACE_DIM, ArmNet, Camera, HandNet, JointNet, features, hand_maps, seen_at
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, grid_positions, sinusoidal
+from vidvla.nn.touch import FIRST, THINGS
 
 ActionEntry = Literal["concat", "cross"]
 
@@ -51,11 +52,13 @@ class DynamicsNet(nn.Module):
     the next pose first, draws the arm in it (:class:`~vidvla.nn.arm.ArmNet`), and fits the scene around it.
 
     The next frame has two layers. The arm is in front, but for what the net shows before it (things that are held, or
-    nearer). The scene behind it is blended, pixel by pixel, from five: the newest frame moved along a predicted flow
+    nearer). The scene behind it is blended, pixel by pixel, from seven: the newest frame moved along a predicted flow
     (what moves keeps its looks: Finn et al. 2016, arXiv 1605.07157), the same moved as the hand moves in the picture,
-    the anchor and the backdrop (what was hidden shows again as it was), and one that is painted. The backdrop keeps
-    what was last seen where the arm was not in the way, and where that is. Actions enter the transformer in the middle
-    by ``concat``, as tokens of its sequence, or by ``cross``, cross-attention of every block (UnifoLM-WMA-0).
+    the anchor and the backdrop (what was hidden shows again as it was), one that is painted, and the newest frame and
+    the anchor moved as the scene's thing moves: from the anchor it is as sharp in a dream's last frame as in its first.
+    The backdrop keeps what was last seen where the arm was not in the way, and where that is. Actions enter the
+    transformer in the middle by ``concat``, as tokens of its sequence, or by ``cross``, cross-attention of every block
+    (UnifoLM-WMA-0).
 
     Args:
         history: frames that are looked at, at least 2.
@@ -100,24 +103,25 @@ class DynamicsNet(nn.Module):
             DiTBlock(d, heads, d, label=f"block {i + 1}", cross=entry == "cross") for i in range(layers)
         )
         self.up_16 = nn.Sequential(nn.Conv2d(d, 4 * c3, 1), nn.PixelShuffle(2))
-        self.mix_16 = nn.Sequential(nn.Conv2d(2 * c3 + 2 * MAPS, c3, 3, padding=1), ResBlock(c3))
+        self.stand = nn.Linear(3 * THINGS, d)
+        self.mix_16 = nn.Sequential(nn.Conv2d(2 * c3 + 4 * MAPS, c3, 3, padding=1), ResBlock(c3))
         self.up_32 = nn.Sequential(nn.Conv2d(c3, 4 * c2, 1), nn.PixelShuffle(2))
-        self.mix_32 = nn.Sequential(nn.Conv2d(2 * c2 + 2 * MAPS, c2, 3, padding=1), ResBlock(c2))
+        self.mix_32 = nn.Sequential(nn.Conv2d(2 * c2 + 4 * MAPS, c2, 3, padding=1), ResBlock(c2))
         self.up_64 = nn.Sequential(nn.Conv2d(c2, 4 * c1, 1), nn.PixelShuffle(2))
         self.mix_64 = nn.Sequential(
-            nn.Conv2d(2 * c1 + 2 * MAPS, 2 * c1, 3, padding=1), nn.GroupNorm(8, 2 * c1), nn.SiLU()
+            nn.Conv2d(2 * c1 + 4 * MAPS, 2 * c1, 3, padding=1), nn.GroupNorm(8, 2 * c1), nn.SiLU()
         )
-        self.paint = nn.Conv2d(2 * c1, 4 * 11, 3, padding=1)
+        self.paint = nn.Conv2d(2 * c1, 4 * 13, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
         assert self.paint.bias is not None
         nn.init.zeros_(self.paint.bias)
         with torch.no_grad():  # begins with the newest frame as it is, and the arm before it
             self.paint.bias[4 * 2 : 4 * 3] = 2.0
-            self.paint.bias[4 * 7 : 4 * 8] = -4.0
+            self.paint.bias[4 * 9 : 4 * 10] = -4.0
 
     def forward(
         self, frames: Tensor, anchor: Tensor, backdrop: Tensor, covered: Tensor, now: Tensor, pose: Tensor,
-        actions: Tensor, level: Tensor,
+        things: Tensor, actions: Tensor, level: Tensor,
     ) -> Next:  # fmt: skip
         """One control step on.
 
@@ -131,6 +135,8 @@ class DynamicsNet(nn.Module):
             now: (B, 3 + J) the robot's pose in the newest frame, about unit scale.
             pose: (B, 3 + J) in which it is next, from :meth:`reach`; in training the true one: what is drawn is then
                 never blurred to make up for a hand that is a little off.
+            things: (B, 3, THINGS) where things are in the anchor, in the newest frame and next, about unit scale; in
+                training the true ones.
             actions: (B, told, A) unit scale, newest first: the first of them leads to the next frame.
             level: (B,) standard deviation of the noise in ``frames``.
         """
@@ -142,17 +148,23 @@ class DynamicsNet(nn.Module):
         x_32 = self.enter_32(x_64)
         x_16 = self.enter_16(x_32)
         x_8 = self.enter_8(x_16)
-        told = torch.cat([features(here), features(place)], dim=1)
-        x_8 = self._think(x_8, actions, self.place(told), level)
+        told = self.place(torch.cat([features(here), features(place)], dim=1)) + self.stand(things.flatten(1))
+        x_8 = self._think(x_8, actions, told, level)
         before, after = seen_at(here, self.camera), seen_at(place, self.camera)
-        x = self.mix_16(torch.cat([self.up_16(x_8), x_16, hand_maps(before, x_16), hand_maps(after, x_16)], dim=1))
-        x = self.mix_32(torch.cat([self.up_32(x), x_32, hand_maps(before, x_32), hand_maps(after, x_32)], dim=1))
-        x = self.mix_64(torch.cat([self.up_64(x), x_64, hand_maps(before, x_64), hand_maps(after, x_64)], dim=1))
-        flow, blend, front, painted = F.pixel_shuffle(self.paint(x), 2).split([2, 5, 1, 3], dim=1)
+        started, stood, stands = (seen_at(at, self.camera) for at in things[..., FIRST].unbind(dim=1))
+        marks = (before, after, stood, stands)
+        x = self.mix_16(torch.cat([self.up_16(x_8), x_16, *(hand_maps(at, x_16) for at in marks)], dim=1))
+        x = self.mix_32(torch.cat([self.up_32(x), x_32, *(hand_maps(at, x_32) for at in marks)], dim=1))
+        x = self.mix_64(torch.cat([self.up_64(x), x_64, *(hand_maps(at, x_64) for at in marks)], dim=1))
+        flow, blend, front, painted = F.pixel_shuffle(self.paint(x), 2).split([2, 7, 1, 3], dim=1)
         moved = warp(newest, LARGEST_FLOW * flow)
         pixels = torch.tensor(frames.shape[:-3:-1], device=flow.device) - 1
-        carried = warp(newest, (0.5 * (before - after) * pixels)[:, :, None, None].expand_as(flow))
-        sources = torch.stack([moved, anchor, carried, painted, backdrop[:, :3]], dim=2)
+
+        def carried(frame: Tensor, start: Tensor, end: Tensor) -> Tensor:
+            return warp(frame, (0.5 * (start - end) * pixels)[:, :, None, None].expand_as(flow))
+
+        along = [carried(newest, before, after), carried(newest, stood, stands), carried(anchor, started, stands)]
+        sources = torch.stack([moved, anchor, along[0], painted, backdrop[:, :3], *along[1:]], dim=2)
         scene = (blend.softmax(dim=1)[:, None] * sources).sum(dim=2)
         return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), pose, backdrop, shape)
 

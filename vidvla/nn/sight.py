@@ -22,14 +22,13 @@ class Sight(nn.Module):
         width: of its layers, a multiple of 4.
 
     Attributes:
-        channels: of the maps.
         size: numbers of what is seen: the keypoints' places, and last the ``overview``, of which there are so many.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         c1, c2, c3 = 2 * width, 4 * width, 8 * width
-        self.channels, self.overview, self.size = c2, 16 * 64, 2 * c2 + 16 * 64
+        self.overview, self.size = 16 * 64, 2 * c2 + 16 * 64
         self.fine = nn.Sequential(
             nn.Conv2d(3, c1, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(c1, c2, 4, stride=2, padding=1), ResBlock(c2)
         )  # fmt: skip
@@ -39,15 +38,15 @@ class Sight(nn.Module):
         self.keypoints = nn.Sequential(ResBlock(c2), nn.GroupNorm(8, c2), nn.SiLU(), nn.Conv2d(c2, c2, 1))
         self.look = nn.Sequential(nn.SiLU(), nn.AdaptiveAvgPool2d(8), nn.Conv2d(c3, 16, 1), nn.Flatten())
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """pixels (B, 3, H, W) in [-1, 1] -> maps (B, channels, H / 4, W / 4), what is seen (B, size)."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, H, W) in [-1, 1] -> what is seen, (B, size)."""
         fine = self.fine(pixels)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         middle = middle + F.interpolate(self.coarse_up(coarse), scale_factor=2)
         maps = fine + F.interpolate(self.middle_up(middle), scale_factor=2)
         points = spatial_softmax(SHARP * self.keypoints(maps))
-        return maps, torch.cat([points, self.look(coarse)], dim=1)
+        return torch.cat([points, self.look(coarse)], dim=1)
 
 
 def spatial_softmax(maps: Tensor) -> Tensor:

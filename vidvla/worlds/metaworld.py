@@ -64,6 +64,10 @@ DEEP, DEEP_TASKS = -0.15, ("faucet-close", "faucet-open")
 JOINT_COUNT = 9
 """The seven of the arm, radians, then those of the fingers, metres: closing, the first rises and the second falls."""
 
+THING_COUNT = 17
+"""Of two things that a scene holds, place (3), metres, and quaternion (4); then the place (3) of its goal, the hoop,
+peg or shelf. All as the package observes them: zeros where there is no second thing, or none that turns."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -327,6 +331,12 @@ class MetaWorld:
     def joints(self) -> NDArray[np.float64]:
         """The robot's joints, (JOINT_COUNT,): an arm of seven can hold its hand in a place in more than one way."""
         return np.array(self._now().env.data.qpos[:JOINT_COUNT])
+
+    @_on_sim_thread
+    def things(self) -> NDArray[np.float64]:
+        """Where the scene's things and its goal are, (THING_COUNT,)."""
+        seen = self._now().observation
+        return np.concatenate([seen[4:18], seen[36:39]])
 
     @_on_sim_thread
     def projection(self) -> NDArray[np.float64]:
