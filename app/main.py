@@ -12,7 +12,8 @@ from app.blocks import Blocks
 from app.socket import Sockets
 from app.tabs import act, attention, compare, dreams, drive, models
 from vidvla.eval.rollouts import EPISODE_STEPS
-from vidvla.service import Service, leave_a_core
+from vidvla.service import Service
+from vidvla.turns import share_cores
 
 TITLE = "vidvla: a world-model playground"
 HEADER = """
@@ -100,7 +101,7 @@ def launch(
         port: the first free one where None.
     """
     sys.setswitchinterval(SWITCH)
-    leave_a_core()
+    share_cores()
     page = build(service, episode_steps).queue(default_concurrency_limit=4)
     options: Any = {"footer_links": [], "state_session_capacity": SESSIONS, "max_file_size": "25mb"}
     options["app_kwargs"] = {"routes": Sockets(service).routes()}

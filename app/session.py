@@ -21,6 +21,7 @@ from vidvla.eval.rollouts import Execution
 from vidvla.foundation.film import MAX_STEPS
 from vidvla.images import read_upload
 from vidvla.service import HORIZON, Service
+from vidvla.turns import SEATS
 from vidvla.types import Glimpse, Request, Rollout
 from vidvla.views import FamilyInfo, Quality, SceneView
 from vidvla.worlds.base import Frame
@@ -293,7 +294,7 @@ def read_form(service: Service, form: Form) -> Question:
 
 
 def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
-    """Ask every chosen family in turn; one that fails does not keep the others from answering.
+    """Ask every chosen family, so many at once as may think; one that fails does not keep the others from answering.
 
     The simulator finds out what truly happens meanwhile. Once everybody has answered, the other seeds and the other
     instruction follow. Nobody waits for what is done with an event: the next family thinks already.
@@ -317,20 +318,29 @@ def _answers(service: Service, question: Question, progress: Progress, send: Sen
             send(Known(start))
         return start
 
-    answered, rounds = list[tuple[FamilyInfo, Answer]](), len(question.families) * question.asked
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth") as simulator:
+    rounds = len(question.families) * question.asked
+    shares = dict.fromkeys((info.name for info in question.families), 0.0)
+
+    def answer(info: FamilyInfo) -> tuple[FamilyInfo, Answer | Failed]:
+        def tell(share: float, what: str) -> None:
+            shares[info.name] = share
+            progress(sum(shares.values()) / rounds, f"{info.title}: {what}")
+
+        tell(0.0, "thinking")
+        send(Asked(info.name))
+        event = _first(service, question, info, truth.result, tell, send)
+        shares[info.name] = 1.0
+        send(event)
+        return info, event
+
+    with (
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth") as simulator,
+        ThreadPoolExecutor(max_workers=SEATS, thread_name_prefix="vidvla-family") as thinking,
+    ):
         truth = simulator.submit(find_truth)
-        for index, info in enumerate(question.families):
-
-            def tell(share: float, what: str, index: int = index, title: str = info.title) -> None:
-                progress((index + share) / rounds, f"{title}: {what}")
-
-            tell(0.0, "thinking")
-            send(Asked(info.name))
-            event = _first(service, question, info, truth.result, tell, send)
-            send(event)
-            if isinstance(event, Answer):
-                answered.append((info, event))
+        asked = [thinking.submit(contextvars.copy_context().run, answer, info) for info in question.families]
+        told = [one.result() for one in asked]
+    answered = [(info, event) for info, event in told if isinstance(event, Answer)]
     for index, (info, given) in enumerate(answered if question.asked > 1 else ()):
         done = len(question.families) + index * (question.asked - 1)
         progress(done / rounds, f"{info.title}: asked again")

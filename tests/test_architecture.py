@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
-    ("worlds.base", "types"),
+    ("worlds.base", "types", "turns"),
     ("pixels", "actions", "text", "images", "planning", "worlds"),
     ("nn", "checkpoint", "saliency"),
     ("samples",),

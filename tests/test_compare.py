@@ -7,6 +7,7 @@ import dataclasses
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vidvla.families.gr2 import Gr2
 from vidvla.registry import families
 from vidvla.samples import Sample
 from vidvla.service import Service
+from vidvla.turns import Turns
 from vidvla.types import Control, Request, Rollout
 
 CHROMIUM = shutil.which("chromium")
@@ -118,9 +120,43 @@ def test_films_take_shape_before_the_answer_and_variations_come_last(service: Se
     events = asked(service, dataclasses.replace(form, seeds=3, other="close the door"))
     assert isinstance(events[0], Begun) and events[0].start.truth is not None
     kinds = [type(event) for event in events]
-    assert kinds.count(Forming) == 3 and kinds.index(Forming) < kinds.index(Answer)
+    film = [type(e) for e in events if isinstance(e, Asked | Forming | Answer) and e.family == "gr2"]
+    assert film == [Asked, Forming, Forming, Forming, Answer]
     assert kinds[-2:] == [Varied, Varied] and kinds.count(Answer) == 2
     assert [len(event.films) for event in events if isinstance(event, Forming)] == [1, 2, 3]
+
+
+def test_two_families_think_at_once(service: Service, form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, predict = threading.Barrier(2, timeout=60), Service.predict
+
+    def met(self: Service, name: str, *args: Any, **more: Any) -> Rollout:
+        with self._thinking:
+            together.wait()  # breaks where one waits for the other
+            return predict(self, name, *args, **more)
+
+    monkeypatch.setattr(Service, "predict", met)
+    events = asked(service, form)
+    assert {e.family for e in events if isinstance(e, Answer)} == {"gr2", "bc"}
+    assert not [e for e in events if isinstance(e, Failed)]
+
+
+def test_turns_are_taken_by_so_many_at_once() -> None:
+    turns, entered, leave = Turns(2), threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        with turns, turns:  # who holds it may take it again
+            entered.release()
+            assert leave.wait(timeout=60)
+
+    with ThreadPoolExecutor(3) as pool:
+        held = [pool.submit(hold) for _ in range(3)]
+        assert entered.acquire(timeout=60) and entered.acquire(timeout=60)
+        assert not entered.acquire(timeout=0.2)  # the third waits
+        leave.set()
+        for one in held:
+            one.result()
+    with turns:  # all have left
+        pass
 
 
 def test_what_is_sent_arrives_while_work_goes_on() -> None:

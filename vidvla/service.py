@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from vidvla.saliency import Traced
 from vidvla.samples import Sample, read_samples, write_sample
 from vidvla.scenes import HORIZON as HORIZON
 from vidvla.scenes import Scenes
+from vidvla.turns import Turns
 from vidvla.types import DENOISING_STEPS, ProgressCallback, Request, Rollout
 from vidvla.views import FamilyInfo, Quality, SceneView
 from vidvla.worlds.base import Frame
@@ -67,11 +67,6 @@ def enough_memory(title: str) -> Iterator[None]:
         ) from error
 
 
-def leave_a_core() -> None:
-    """Keep torch off one core, for the simulator and for what shows answers meanwhile."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
-
-
 class Service(Scenes):
     """Families, worlds and samples behind one door. Thread-safe; keeps nothing of one caller for another.
 
@@ -91,8 +86,7 @@ class Service(Scenes):
         self._loaded: dict[str, Family] = dict(loaded or {})
         self._woken: set[str] = set()
         self._loading = threading.Lock()
-        # torch's threads are shared: two answers at once are slower than in turn. A dream is held while it is acted in
-        self._thinking = threading.RLock()
+        self._thinking = Turns()
 
     # families
 
