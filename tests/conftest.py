@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidvla.data.record import record
+from vidvla.data.record import How, record
 from vidvla.worlds.base import Frame
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def robot_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(str(simulator_problem()))
     folder = tmp_path_factory.mktemp("data") / "metaworld"
     for kind in ("expert", "recover", "play"):
-        record(folder, "metaworld", ["handle-press"], range(2), kind=kind)
+        record(folder, "metaworld", ["handle-press"], range(2), How(kind))
     return folder
 
 

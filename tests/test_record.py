@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.episode import KINDS, STUDENT_STEPS, Student, kind_of
-from vidvla.data.record import MANIFEST, read_manifest, record
+from vidvla.data.record import MANIFEST, UNSEEN, How, read_manifest, record
+from vidvla.families.base import Context
+from vidvla.foundation.dream_stages import ArmStage, HandStage
+from vidvla.foundation.dreamer import DynamicsConfig
 from vidvla.worlds.base import Frame
 
 
@@ -61,7 +65,7 @@ def _make_idle() -> Student:
 
 
 def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data: Path) -> None:
-    record(tmp_path, "metaworld", ["door-close"], range(3), kind="student", make_student=_make_idle)
+    record(tmp_path, "metaworld", ["door-close"], range(3), How("student", make_student=_make_idle))
     for episode in EpisodeStore(tmp_path).episodes:
         clean = episode.entry.clean_from
         assert STUDENT_STEPS[0] <= clean < STUDENT_STEPS[1] and len(episode.actions) > clean
@@ -72,13 +76,13 @@ def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data
 def test_a_student_is_given_exactly_where_one_acts(tmp_path: Path, robot_data: Path) -> None:
     for kind, student in (("student", None), ("play", _make_idle)):
         with pytest.raises(ValueError, match="expected a student exactly"):
-            record(tmp_path, "metaworld", ["door-close"], range(1), kind=kind, make_student=student)
+            record(tmp_path, "metaworld", ["door-close"], range(1), How(kind, make_student=student))
 
 
 def test_held_out_seeds_and_other_sizes_are_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="training seeds below 500000, got 500000"):
         record(tmp_path, "physics", ["rope"], range(499_999, 500_001))
-    record(tmp_path, "physics", ["rope"], range(1), size=64)
+    record(tmp_path, "physics", ["rope"], range(1), How(size=64))
     with pytest.raises(ValueError, match=r"frames of 64 pixels .* got 128"):
         record(tmp_path, "physics", ["rope"], range(2))
 
@@ -109,3 +113,24 @@ def test_equal_seeds_record_equal_episodes(tmp_path: Path) -> None:
     first, second = EpisodeStore(tmp_path / "a"), EpisodeStore(tmp_path / "b")
     for x, y in zip(first.episodes, second.episodes, strict=True):
         assert np.array_equal(x.frames, y.frames)
+
+
+def test_what_happens_without_pictures_is_the_same(tmp_path: Path) -> None:
+    folders = [tmp_path / "metaworld", tmp_path / f"metaworld{UNSEEN}"]
+    for folder, size in zip(folders, (32, 0), strict=True):
+        record(folder, "metaworld", ["handle-press"], range(2), How("drive", size, steps=6))
+    seen, unseen = (EpisodeStore(folder).episodes for folder in folders)
+    for one, other in zip(seen, unseen, strict=True):
+        assert len(one.actions) == 6 and one.frames.shape == (7, 32, 32, 3) and not other.frames.size
+        for name in ("actions", "hands", "joints", "things", "rewards", "fulfilled"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert len(EpisodeStore(*folders).episodes) == 4
+    config = DynamicsConfig()
+    context = Context(tmp_path, tmp_path / "runs", tmp_path / "checkpoints")
+    assert HandStage(context, config).data_used() == {
+        "episodes of metaworld": 2, "episodes of metaworld, without pictures": 2
+    }  # fmt: skip
+    assert ArmStage(context, config).data_used() == {"episodes of metaworld": 2}
+    assert HandStage(context, config).batch(8, torch.Generator()).poses.shape[0] == 8
+    with pytest.raises(ValueError, match="size of 0"):
+        record(tmp_path, "physics", ["rope"], range(1), How(size=0))

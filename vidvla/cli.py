@@ -118,8 +118,11 @@ def record(
     kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, drive, student, or mix.")] = "mix",
     student: Annotated[str, typer.Option(help="The published family that acts first with --kind student.")] = "gr2",
     workers: Annotated[int, typer.Option(min=1)] = 2,
-    size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 128,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; runs/data/WORLD by default.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the frames in pixels; 0 records no frames.")] = 128,
+    steps: Annotated[int, typer.Option(help="Control steps of an episode at most; 0 is the kind's own.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; runs/data/WORLD by default, WORLD-unseen without frames.")
+    ] = None,
 ) -> None:
     """Record episodes (or physics clips) to shards; finished shards are kept."""
     import functools
@@ -127,7 +130,7 @@ def record(
     from tqdm import tqdm
 
     from vidvla import checkpoint, registry
-    from vidvla.data.record import WORLDS
+    from vidvla.data.record import UNSEEN, WORLDS, How
     from vidvla.data.record import record as run
     from vidvla.worlds.physics import KINDS
 
@@ -141,12 +144,10 @@ def record(
             bar.update(done - bar.n)
 
         chosen = None if kind == "mix" else kind
-        folder = out or Path("runs/data") / world
+        folder = out or Path("runs/data") / (world if size else world + UNSEEN)
         policy = functools.partial(registry.student, student, checkpoint.ASSETS / "checkpoints")
-        shards = run(
-            folder, world, names, parse_seeds(seeds), kind=chosen, size=size, workers=workers, progress=show,
-            make_student=policy if chosen == "student" else None,
-        )  # fmt: skip
+        how = How(chosen, size, steps or None, policy if chosen == "student" else None)
+        shards = run(folder, world, names, parse_seeds(seeds), how, workers=workers, progress=show)
     typer.echo(f"{sum(len(s.episodes) for s in shards)} episodes in {folder}")
 
 

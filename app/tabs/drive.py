@@ -225,8 +225,8 @@ shown</span></div><div class="vd-ask"><label>A <select data-a>{_options(moves)}<
 <a data-export="npz" class="vd-link">npz</a><label class="vd-link">Load actions<input data-actions type="file"
 accept=".npz,.npy,.json,.csv" hidden></label></div>
 <p class="vv-scope">The npz holds the frames, the truth and the actions; it can be loaded again, as can rows of x, y, z,
-gripper in JSON or CSV. Dreams drift: what is pushed or carried
-may stay behind, and what stops the hand is guessed.</p></div></div></section>"""
+gripper in JSON or CSV. Dreams drift: where things are is read
+from the first picture, and touching them a little differently ends elsewhere.</p></div></div></section>"""
 
 
 def build(service: Service) -> None:

@@ -28,6 +28,8 @@ def map_tensor(path: Path, name: str, dtype: type[T]) -> NDArray[T]:
         raise ValueError(f"expected {name} in {path}, got {', '.join(header)}")
     entry = header[name]
     offset = 8 + length + entry["data_offsets"][0]
+    if 0 in entry["shape"]:  # maps of nothing are refused
+        return np.zeros(entry["shape"], dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(entry["shape"]))
 
 
@@ -54,18 +56,18 @@ class StoredEpisode:
 
 
 class EpisodeStore:
-    """All episodes of a recorded folder.
+    """All episodes of recorded folders.
 
     Args:
         folder: written by :func:`vidvla.data.record.record`.
+        more: others that are read after it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: Path) -> None:
         self.folder = folder
         self.episodes: list[StoredEpisode] = []
         self.frame_count = 0
-        for shard in read_manifest(folder):
-            path = folder / shard.file
+        for path, shard in ((f / shard.file, shard) for f in (folder, *more) for shard in read_manifest(f)):
             frames = map_tensor(path, "frames", np.uint8)
             actions = np.array(map_tensor(path, "actions", np.float32))
             labels = np.array(map_tensor(path, "expert_actions", np.float32))

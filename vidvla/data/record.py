@@ -51,6 +51,8 @@ class ShardEntry:
 
 
 WORLDS = ("metaworld", "physics")
+UNSEEN = "-unseen"
+"""Ends the names of folders of episodes without pictures."""
 
 
 def shard_name(task: str, seeds: Sequence[int], kind: str | None) -> str:
@@ -62,31 +64,44 @@ StudentMaker = Callable[[], Student]
 """Makes a student in the process that records; must be picklable."""
 
 
-def _episodes(
-    world: str, task: str, seeds: Sequence[int], kind: str | None, size: int, make_student: StudentMaker | None
-) -> Iterator[Episode]:
-    if world == "physics":
-        yield from (physics_episode(task, seed, size) for seed in seeds)
-        return
-    from vidvla.worlds.metaworld import MetaWorld  # only recording processes need the simulator
+@dataclass(frozen=True)
+class How:
+    """How episodes are recorded.
 
-    simulator = MetaWorld(size)
-    student = None if make_student is None else make_student()
-    yield from (record_episode(simulator, task, kind or kind_of(seed), seed, student) for seed in seeds)
+    Attributes:
+        kind: one of :data:`~vidvla.data.episode.KINDS` for all, or None for the training mix.
+        size: picture side, pixels; 0 leaves pictures out, which are nine tenths of a step's time.
+        steps: control steps at most, where not as many as recordings of the kind have.
+        make_student: of the policy that acts first in episodes of the kind ``student``.
+    """
+
+    kind: str | None = None
+    size: int = 128
+    steps: int | None = None
+    make_student: StudentMaker | None = None
+
+
+def _episodes(world: str, task: str, seeds: Sequence[int], how: How) -> Iterator[Episode]:
+    if world == "physics":
+        yield from (physics_episode(task, seed, how.size) for seed in seeds)
+        return
+    from vidvla.worlds.metaworld import MetaWorld, Unseen  # only recording processes need the simulator
+
+    simulator = MetaWorld(how.size) if how.size else Unseen()
+    student = None if how.make_student is None else how.make_student()
+    for seed in seeds:
+        yield record_episode(simulator, task, how.kind or kind_of(seed), seed, student, how.steps)
     simulator.close()
 
 
-def _write_shard(
-    out: str, world: str, task: str, seeds: Sequence[int], kind: str | None, size: int,
-    make_student: StudentMaker | None,
-) -> ShardEntry:  # fmt: skip
+def _write_shard(out: str, world: str, task: str, seeds: Sequence[int], how: How) -> ShardEntry:
     frames: list[Frame] = []
     actions: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
     told: dict[str, list[NDArray[Any]]] = {"hands": [], "joints": [], "things": [], "rewards": [], "fulfilled": []}
     entries: list[EpisodeEntry] = []
     frame = step = 0
-    for episode in _episodes(world, task, seeds, kind, size, make_student):
+    for episode in _episodes(world, task, seeds, how):
         steps = len(episode.actions)
         entries.append(
             EpisodeEntry(
@@ -107,7 +122,7 @@ def _write_shard(
         for name, rows in told.items():
             rows.append(getattr(episode, name))
         frame, step = frame + steps + 1, step + steps
-    path = Path(out) / shard_name(task, seeds, kind)
+    path = Path(out) / shard_name(task, seeds, how.kind)
     partial = path.with_suffix(".partial")
     tensors: dict[str, NDArray[Any]] = {
         "frames": np.concatenate(frames),
@@ -156,10 +171,8 @@ def record(
     world: str,
     tasks: Sequence[str],
     seeds: range,
+    how: How = How(),
     *,
-    kind: str | None = None,
-    size: int = 128,
-    make_student: StudentMaker | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ShardEntry]:
@@ -167,14 +180,13 @@ def record(
 
     Args:
         world: one of :data:`WORLDS`; the "tasks" of ``physics`` are its kinds of clips.
-        kind: one of :data:`~vidvla.data.episode.KINDS` for all, or None for the training mix.
-        size: picture side, pixels.
-        make_student: of the policy that acts first in episodes of the kind ``student``.
         workers: processes, each with its own simulator.
         progress: called with (shards done, shards in all).
     """
     if len(seeds) == 0:
         raise ValueError("expected a range with at least one seed, got an empty one")
+    if not how.size and (how.make_student is not None or world == "physics"):
+        raise ValueError("expected pictures of physics clips and for a student that acts, got a size of 0")
     if world not in WORLDS:
         raise ValueError(f"expected a world among {', '.join(WORLDS)}; got {world!r}")
     if seeds.stop > TRAIN_SEEDS.stop:
@@ -184,16 +196,18 @@ def record(
     if (out / MANIFEST).is_file():
         shards = {s.file: s for s in read_manifest(out)}
         recorded = json.loads((out / MANIFEST).read_text()).get("size", 128)
-        if recorded != size:
-            raise ValueError(f"expected frames of {recorded} pixels as {out} holds, got {size}: pick another folder")
-    jobs = [job for job in _blocks(tasks, seeds) if shard_name(*job, kind) not in shards]
+        if recorded != how.size:
+            raise ValueError(
+                f"expected frames of {recorded} pixels as {out} holds, got {how.size}: pick another folder"
+            )
+    jobs = [job for job in _blocks(tasks, seeds) if shard_name(*job, how.kind) not in shards]
     # fork would copy a live GL context and a lock of the simulation thread
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        futures = [pool.submit(_write_shard, str(out), world, *job, kind, size, make_student) for job in jobs]
+        futures = [pool.submit(_write_shard, str(out), world, *job, how) for job in jobs]
         for done, future in enumerate(as_completed(futures), 1):
             shard = future.result()
             shards[shard.file] = shard
-            _write_manifest(out, world, size, shards)
+            _write_manifest(out, world, how.size, shards)
             progress(done, len(jobs))
     return list(shards.values())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore
 from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch
+from vidvla.data.record import UNSEEN
 from vidvla.families.base import Context
 from vidvla.foundation.dreamer import Dreamer, DynamicsConfig, rounded
 from vidvla.foundation.pose import KINDS, POSE, Seen, is_deep, unit_height, unit_place, unit_pose, unit_things
@@ -31,8 +32,8 @@ HORIZON = 16
 """Control steps that a request without actions is dreamed for."""
 MOVED, MOVED_WEIGHT = 0.06, 5.0
 """A pixel whose colour changes by more than this share of the range has moved, and counts so many times."""
-MISREAD = 0.08
-"""Deviation, in unit scale, of how a pose is misread: it is read from a picture where dreams begin."""
+MISREAD = 0.04
+"""Deviation, in unit scale, of how robot and things are misread: they are read from a picture where dreams begin."""
 STOPPED = 0.1
 """Decimetres that a hand goes elsewhere in a control step when it is stopped, or let go, and that things go."""
 ABSOLUTE = 0.3
@@ -138,17 +139,25 @@ class WindowStage:
 
     Args:
         steps: following frames of a window.
+
+    Attributes:
+        blind: it needs no pictures, and learns from episodes without such as well.
     """
+
+    blind = False
 
     def __init__(self, context: Context, config: DynamicsConfig, steps: int = 1) -> None:
         self.context, self.config, self.steps = context, config, steps
 
     @functools.cached_property
     def windows(self) -> DreamWindows:
-        return dream_windows(self.context, self.config)
+        return dream_windows(self.context, self.config, blind=self.blind)
 
     def data_used(self) -> dict[str, int]:
-        return {f"episodes of {WORLD}": len(self.windows.store.episodes)}
+        episodes = self.windows.store.episodes
+        unseen = sum(not e.frames.size for e in episodes)
+        used = {f"episodes of {WORLD}": len(episodes) - unseen, f"episodes of {WORLD}, without pictures": unseen}
+        return {what: count for what, count in used.items() if count}
 
     def preview(self, model: nn.Module) -> NDArray[np.uint8] | None:
         """Nothing, where there is no picture to show."""
@@ -165,7 +174,7 @@ def begun(net: nn.Module, own: Path | None) -> nn.Module:
 class HandStage(WindowStage):
     """Learn where the hand goes, without a picture: the net that draws it then knows from its first step on."""
 
-    name = HAND
+    name, blind = HAND, True
 
     def build(self, own: Path | None = None) -> nn.Module:
         return begun(self.config.hand(len(unit_actions().low)), own)
@@ -192,7 +201,7 @@ class TouchStage(WindowStage):
     Things are seldom met: half of the windows are drawn around moments where that net is wrong, or things move.
     """
 
-    name = TOUCH
+    name, blind = TOUCH, True
 
     @functools.cached_property
     def hand(self) -> HandNet:
@@ -240,7 +249,7 @@ class TouchStage(WindowStage):
 class JointStage(WindowStage):
     """Learn how the joints follow the hand, without a picture, over several of its own steps."""
 
-    name = JOINTS
+    name, blind = JOINTS, True
 
     def build(self, own: Path | None = None) -> nn.Module:
         return begun(self.config.joints(), own)
@@ -298,9 +307,10 @@ class ArmStage(WindowStage):
         return np.concatenate(list(rows), axis=1)
 
 
-def dream_windows(context: Context, config: DynamicsConfig) -> DreamWindows:
-    """Windows of the robot world's recorded episodes."""
-    store = EpisodeStore(context.data / WORLD)
+def dream_windows(context: Context, config: DynamicsConfig, *, blind: bool) -> DreamWindows:
+    """Windows of the robot world's recorded episodes, with those that have no pictures where that is all the same."""
+    unseen = context.data / (WORLD + UNSEEN)
+    store = EpisodeStore(context.data / WORLD, *([unseen] if blind and unseen.is_dir() else []))
     return DreamWindows(store, unit_actions().to_unit, config.history, config.told)
 
 

@@ -54,11 +54,11 @@ class DynamicsNet(nn.Module):
     The next frame has two layers. The arm is in front, but for what the net shows before it (things that are held, or
     nearer). The scene behind it is blended, pixel by pixel, from seven: the newest frame moved along a predicted flow
     (what moves keeps its looks: Finn et al. 2016, arXiv 1605.07157), the same moved as the hand moves in the picture,
-    the anchor and the backdrop (what was hidden shows again as it was), one that is painted, and the newest frame and
-    the anchor moved as the scene's thing moves: from the anchor it is as sharp in a dream's last frame as in its first.
-    The backdrop keeps what was last seen where the arm was not in the way, and where that is. Actions enter the
-    transformer in the middle by ``concat``, as tokens of its sequence, or by ``cross``, cross-attention of every block
-    (UnifoLM-WMA-0).
+    the anchor and the backdrop (what was hidden shows again as it was), one that is painted, the newest frame moved as
+    the scene's thing moves, and the anchor moved as that has moved since and along another flow, for what turns: it is
+    as sharp in a dream's last frame as in its first. The backdrop keeps what was last seen where the arm was not in the
+    way, and where that is. Actions enter the transformer in the middle by ``concat``, as tokens of its sequence, or by
+    ``cross``, cross-attention of every block (UnifoLM-WMA-0).
 
     Args:
         history: frames that are looked at, at least 2.
@@ -111,7 +111,7 @@ class DynamicsNet(nn.Module):
         self.mix_64 = nn.Sequential(
             nn.Conv2d(2 * c1 + 4 * MAPS, 2 * c1, 3, padding=1), nn.GroupNorm(8, 2 * c1), nn.SiLU()
         )
-        self.paint = nn.Conv2d(2 * c1, 4 * 13, 3, padding=1)
+        self.paint = nn.Conv2d(2 * c1, 4 * 15, 3, padding=1)
         nn.init.zeros_(self.paint.weight)
         assert self.paint.bias is not None
         nn.init.zeros_(self.paint.bias)
@@ -156,15 +156,16 @@ class DynamicsNet(nn.Module):
         x = self.mix_16(torch.cat([self.up_16(x_8), x_16, *(hand_maps(at, x_16) for at in marks)], dim=1))
         x = self.mix_32(torch.cat([self.up_32(x), x_32, *(hand_maps(at, x_32) for at in marks)], dim=1))
         x = self.mix_64(torch.cat([self.up_64(x), x_64, *(hand_maps(at, x_64) for at in marks)], dim=1))
-        flow, blend, front, painted = F.pixel_shuffle(self.paint(x), 2).split([2, 7, 1, 3], dim=1)
+        flow, blend, front, painted, turn = F.pixel_shuffle(self.paint(x), 2).split([2, 7, 1, 3, 2], dim=1)
         moved = warp(newest, LARGEST_FLOW * flow)
         pixels = torch.tensor(frames.shape[:-3:-1], device=flow.device) - 1
 
-        def carried(frame: Tensor, start: Tensor, end: Tensor) -> Tensor:
-            return warp(frame, (0.5 * (start - end) * pixels)[:, :, None, None].expand_as(flow))
+        def along(start: Tensor, end: Tensor) -> Tensor:
+            return (0.5 * (start - end) * pixels)[:, :, None, None].expand_as(flow)
 
-        along = [carried(newest, before, after), carried(newest, stood, stands), carried(anchor, started, stands)]
-        sources = torch.stack([moved, anchor, along[0], painted, backdrop[:, :3], *along[1:]], dim=2)
+        carried, pushed = warp(newest, along(before, after)), warp(newest, along(stood, stands))
+        turned = warp(anchor, along(started, stands) + LARGEST_FLOW * turn)
+        sources = torch.stack([moved, anchor, carried, painted, backdrop[:, :3], pushed, turned], dim=2)
         scene = (blend.softmax(dim=1)[:, None] * sources).sum(dim=2)
         return Next(torch.lerp(scene, arm, shape * (-front).sigmoid()), pose, backdrop, shape)
 

@@ -389,3 +389,10 @@ class MetaWorld:
             scene.free()
         self._scenes.clear()
         self._scene = None
+
+
+class Unseen(MetaWorld):
+    """The same without pictures, which are nine tenths of a recorded step's time."""
+
+    def render(self) -> Frame:
+        return np.zeros((0, 0, 3), np.uint8)
