@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import itertools
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.stream import Send, streamed
 from vidvla.drive import MOST_SEEDS
 from vidvla.eval.rollouts import Execution
 from vidvla.foundation.film import MAX_STEPS
@@ -174,7 +174,6 @@ class Failed:
 
 Event = Begun | Known | Asked | Forming | Answer | Varied | Failed
 Progress = Callable[[float, str], None]
-Send = Callable[[Event], None]
 
 
 def is_number(value: object) -> bool:
@@ -294,22 +293,28 @@ def read_form(service: Service, form: Form) -> Question:
 
 
 def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
+    """:func:`bursts`, one event after the other."""
+    return itertools.chain.from_iterable(bursts(service, form, progress))
+
+
+def bursts(service: Service, form: Form, progress: Progress) -> Iterator[list[Event]]:
     """Ask every chosen family, so many at once as may think; one that fails does not keep the others from answering.
 
     The simulator finds out what truly happens meanwhile. Once everybody has answered, the other seeds and the other
-    instruction follow. Nobody waits for what is done with an event: the next family thinks already.
+    instruction follow. Nobody waits for what is done with events: the next family thinks already, and what happened
+    meanwhile comes at once.
 
     Raises:
         ValueError: one sentence, before any family is asked, where the question itself is not usable.
     """
     progress(0.0, "Looking at the scene")
     question = read_form(service, form)
-    yield Begun(question.start, tuple(info.name for info in question.families))
-    yield from _streamed(lambda send: _answers(service, question, progress, send))
+    yield [Begun(question.start, tuple(info.name for info in question.families))]
+    yield from streamed(lambda send: _answers(service, question, progress, send))
     progress(1.0, "Done")
 
 
-def _answers(service: Service, question: Question, progress: Progress, send: Send) -> None:
+def _answers(service: Service, question: Question, progress: Progress, send: Send[Event]) -> None:
     """Everything that is to be said to ``question``."""
 
     def find_truth() -> Start:
@@ -348,7 +353,12 @@ def _answers(service: Service, question: Question, progress: Progress, send: Sen
 
 
 def _first(
-    service: Service, question: Question, info: FamilyInfo, truth: Callable[[], Start], tell: Progress, send: Send
+    service: Service,
+    question: Question,
+    info: FamilyInfo,
+    truth: Callable[[], Start],
+    tell: Progress,
+    send: Send[Event],
 ) -> Answer | Failed:
     """One family's answer, or why there is none; its film is sent as it takes shape."""
     films: list[Frame] = []
@@ -369,31 +379,6 @@ def _first(
         return _answer(service, info, truth(), request, rollout)
     except Exception as error:  # the border of the page: one family's failure must not take the others along
         return Failed(info.name, failure(error, info.title))
-
-
-class _Left(BaseException):
-    """Nobody listens any more. No error that families catch."""
-
-
-def _streamed(work: Callable[[Send], None]) -> Iterator[Event]:
-    """What ``work`` sends while it runs in a thread beside; it ends at its next event where nobody listens any more."""
-    events: SimpleQueue[Event | None] = SimpleQueue()
-    left = threading.Event()
-
-    def send(event: Event) -> None:
-        if left.is_set():
-            raise _Left
-        events.put(event)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-answer") as beside:
-        done = beside.submit(contextvars.copy_context().run, work, send)
-        done.add_done_callback(lambda _: events.put(None))
-        try:
-            while (event := events.get()) is not None:
-                yield event
-        finally:
-            left.set()
-        done.result()
 
 
 def _expert(start: Start) -> NDArray[np.float32]:

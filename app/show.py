@@ -86,9 +86,13 @@ def film_bytes(frames: Sequence[Frame], steps_per_second: float, hold: int = HOL
         stream.height, stream.width = height, width
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        for frame in [*frames, *[frames[-1]] * hold]:
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(shown.reformat(width, height, "yuv420p", interpolation="LANCZOS")))
+        whole = [*frames, *[frames[-1]] * hold]
+        for index, frame in enumerate(whole):
+            if not index or not np.array_equal(frame, whole[index - 1]):  # films of key frames hold each for a while
+                raw = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                shown = raw.reformat(width, height, "yuv420p", interpolation="LANCZOS")
+            shown.pts = None  # the encoder's to say
+            container.mux(stream.encode(shown))
         container.mux(stream.encode())
     return buffer.getvalue()
 

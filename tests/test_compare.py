@@ -21,6 +21,7 @@ from app import session, show
 from app.blocks import Blocks
 from app.main import launch
 from app.session import SAMPLE, UPLOAD, Answer, Asked, Begun, Event, Failed, Form, Forming, Varied
+from app.stream import streamed
 from app.tabs import card as cards
 from app.tabs import compare, panel, variants
 from app.tabs.card import Updates
@@ -167,10 +168,41 @@ def test_what_is_sent_arrives_while_work_goes_on() -> None:
         assert seen.wait(timeout=60)  # would never come if the first were held back until the end
         send(Failed("gr2", "Done."))
 
-    events = session._streamed(work)
-    assert next(events) is shape
+    bursts = streamed(work)
+    (first,) = next(bursts)
+    assert first is shape
     seen.set()
-    assert list(events) == [Failed("gr2", "Done.")]
+    assert list(bursts) == [[Failed("gr2", "Done.")]]
+
+
+def test_what_happened_meanwhile_comes_at_once() -> None:
+    sent = threading.Event()
+
+    def work(send: Callable[[Event], None]) -> None:
+        send(Asked("gr2"))
+        assert sent.wait(timeout=60)
+        send(Asked("bc"))
+        send(Failed("bc", "Done."))
+
+    bursts = streamed(work)
+    assert next(bursts) == [Asked("gr2")]
+    threads = set(threading.enumerate())
+    sent.set()
+    for thread in threads:
+        if thread.name.startswith("vidvla-answer"):
+            thread.join(timeout=1)  # idle, not ended: all is said by then
+    assert list(bursts) == [[Asked("bc"), Failed("bc", "Done.")]]
+
+
+def test_updates_of_one_component_keep_all_of_its_properties() -> None:
+    first = {"a": gr.update(visible=True), "b": 1, "c": gr.update(value=1)}
+    then = {"a": gr.update(value=2), "b": gr.update(value=3), "c": None, "d": 4}
+    assert cards.together(first, then) == {
+        "a": gr.update(visible=True, value=2),
+        "b": gr.update(value=3),
+        "c": None,
+        "d": 4,
+    }
 
 
 def test_work_ends_where_nobody_listens_any_more() -> None:
@@ -183,7 +215,7 @@ def test_work_ends_where_nobody_listens_any_more() -> None:
             send(Asked(name))
             sent.append(name)
 
-    events = session._streamed(work)
+    events = streamed(work)
     next(events)
     threading.Timer(0.2, listening.set).start()
     events.close()  # as Gradio does where a browser has left

@@ -167,6 +167,16 @@ def _looking(visible: bool) -> Updates:
 # what the components show
 
 
+def together(first: Updates, then: Updates) -> Updates:
+    """Two updates as one: of a component that is in both, the later value, or the properties of both."""
+
+    def properties(value: Any) -> bool:
+        return isinstance(value, dict) and value.get("__type__") == "update"
+
+    both = (part for part in then if part in first and properties(first[part]) and properties(then[part]))
+    return first | then | {part: first[part] | then[part] for part in both}
+
+
 def save_film(frames: list[Frame], steps_per_second: float) -> str:
     """A film as a file in the page's cache, which cleans itself; equal films share one file."""
     return save_bytes_to_cache(show.film_bytes(frames, steps_per_second), "film.mp4", get_upload_folder())

@@ -13,7 +13,7 @@ from app import session, show, words
 from app.session import Answer, Form, Start
 from app.tabs import card as cards
 from app.tabs import variants
-from app.tabs.card import Card, Turn, Updates
+from app.tabs.card import Card, Turn, Updates, together
 from app.tabs.panel import Panel, build_panel, wire_panel
 from vidvla.eval.rollouts import EPISODE_STEPS
 from vidvla.service import HORIZON, Service
@@ -104,37 +104,50 @@ class Compare:
 
         ``values`` are those of the panel's form, then those of the families' controls.
         """
-        panel, service, done = self.panel, self.service, False
+        panel, done = self.panel, False
         form, forming = self._form(values), dict[str, tuple[Frame, ...]]()
         yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
         try:
-            for event in session.ask(service, form, progress):
-                match event:
-                    case session.Begun(start, chosen):
+            for burst in session.bursts(self.service, form, progress):
+                shown: Updates = {}
+                for event in burst:
+                    if isinstance(event, session.Begun):
                         turn.number += 1
-                        yield self._begin(start, chosen, horizon, moment)
-                    case session.Known(start):
-                        yield show_truth(self.truth, service, start, horizon, moment)
-                    case session.Asked(name):
-                        yield {self.cards[name].status: words.busy("thinking")}
-                    case session.Forming(name, films):
-                        forming[name] = films
-                        yield cards.show_forming(self.cards[name], films)
-                    case session.Answer(name):
-                        card, films = self.cards[name], forming.get(name, ())
-                        updates = cards.show_answer(card, service, event, horizon, moment, films)
-                        if form.other or form.seeds != 1:
-                            updates[card.seeds] = words.busy("asked again once all have answered")
-                        yield updates
-                    case session.Varied(varied):
-                        yield cards.show_varied(self.cards[varied.family], service, event, horizon, moment)
-                    case session.Failed(name, sentence):
-                        yield cards.show_failure(self.cards[name], sentence)
+                    if isinstance(event, session.Forming):
+                        forming[event.family] = event.films
+                    # one update for all of it: each costs the page as much, however little it says
+                    shown = together(shown, self._show(event, form, forming, horizon, moment))
+                yield shown
             done = True
         except Exception as error:  # the border of the page: what went wrong is one sentence beside the button
             yield {panel.message: words.message(session.failure(error, "The prediction"))}
         finally_shown: Updates = {panel.predict: gr.update(interactive=True, value="Predict")}
         yield finally_shown | ({panel.message: ""} if done else {})
+
+    def _show(
+        self, event: session.Event, form: Form, forming: dict[str, tuple[Frame, ...]], horizon: int, moment: int
+    ) -> Updates:
+        """What an event changes; ``forming`` has the films so far."""
+        service = self.service
+        match event:
+            case session.Begun(start, chosen):
+                return self._begin(start, chosen, horizon, moment)
+            case session.Known(start):
+                return show_truth(self.truth, service, start, horizon, moment)
+            case session.Asked(name):
+                return {self.cards[name].status: words.busy("thinking")}
+            case session.Forming(name, films):
+                return cards.show_forming(self.cards[name], films)
+            case session.Answer(name):
+                card = self.cards[name]
+                updates = cards.show_answer(card, service, event, horizon, moment, forming.get(name, ()))
+                if form.other or form.seeds != 1:
+                    updates[card.seeds] = words.busy("asked again once all have answered")
+                return updates
+            case session.Varied(varied):
+                return cards.show_varied(self.cards[varied.family], service, event, horizon, moment)
+            case session.Failed(name, sentence):
+                return cards.show_failure(self.cards[name], sentence)
 
     def controls(self) -> dict[str, Any]:
         """All families' own controls by ``family.control``."""
