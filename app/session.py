@@ -310,7 +310,11 @@ def bursts(service: Service, form: Form, progress: Progress) -> Iterator[list[Ev
     progress(0.0, "Looking at the scene")
     question = read_form(service, form)
     yield [Begun(question.start, tuple(info.name for info in question.families))]
-    yield from streamed(lambda send: _answers(service, question, progress, send))
+
+    def work(send: Send[Event]) -> None:
+        _answers(service, question, progress, send)
+
+    yield from streamed(work)
     progress(1.0, "Done")
 
 
