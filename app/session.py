@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -293,28 +292,23 @@ def read_form(service: Service, form: Form) -> Question:
 
 
 def ask(service: Service, form: Form, progress: Progress) -> Iterator[Event]:
-    """:func:`bursts`, one event after the other."""
-    return itertools.chain.from_iterable(bursts(service, form, progress))
-
-
-def bursts(service: Service, form: Form, progress: Progress) -> Iterator[list[Event]]:
     """Ask every chosen family, so many at once as may think; one that fails does not keep the others from answering.
 
     The simulator finds out what truly happens meanwhile. Once everybody has answered, the other seeds and the other
-    instruction follow. Nobody waits for what is done with events: the next family thinks already, and what happened
-    meanwhile comes at once.
+    instruction follow. Nobody waits for what is done with an event: the next family thinks already.
 
     Raises:
         ValueError: one sentence, before any family is asked, where the question itself is not usable.
     """
     progress(0.0, "Looking at the scene")
     question = read_form(service, form)
-    yield [Begun(question.start, tuple(info.name for info in question.families))]
+    yield Begun(question.start, tuple(info.name for info in question.families))
 
     def work(send: Send[Event]) -> None:
         _answers(service, question, progress, send)
 
-    yield from streamed(work)
+    for burst in streamed(work):
+        yield from burst
     progress(1.0, "Done")
 
 

@@ -29,7 +29,12 @@ PRESS = """
 ([patience, settled]) => new Promise((resolve, reject) => {
   const button = () => document.querySelector("#vv-predict");
   const pictures = () => [...document.querySelectorAll("#vv-cards > :not(#card-truth) :is(img, video)")];
-  const drawn = (one) => one.tagName === "IMG" ? one.complete && one.naturalWidth > 0 : one.readyState > 1;
+  const films = new Set(); // once there, a film stays in sight while it is moved in step with the others
+  const drawn = (one) => {
+    if (one.tagName === "IMG") return one.complete && one.naturalWidth > 0;
+    if (one.readyState > 1) films.add(one.src);
+    return films.has(one.src);
+  };
   const known = new Set(pictures().map((one) => one.src));
   const start = performance.now();
   let first = null;

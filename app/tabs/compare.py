@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import gradio as gr
 
 from app import session, show, words
 from app.session import Answer, Form, Start
+from app.stream import Send, streamed
 from app.tabs import card as cards
 from app.tabs import variants
 from app.tabs.card import Card, Turn, Updates, together
@@ -108,16 +110,12 @@ class Compare:
         form, forming = self._form(values), dict[str, tuple[Frame, ...]]()
         yield {panel.message: "", panel.predict: gr.update(interactive=False, value="Predicting ...")}
         try:
-            for burst in session.bursts(self.service, form, progress):
-                shown: Updates = {}
-                for event in burst:
-                    if isinstance(event, session.Begun):
-                        turn.number += 1
-                    if isinstance(event, session.Forming):
-                        forming[event.family] = event.films
-                    # one update for all of it: each costs the page as much, however little it says
-                    shown = together(shown, self._show(event, form, forming, horizon, moment))
-                yield shown
+            for event in session.ask(self.service, form, progress):
+                if isinstance(event, session.Begun):
+                    turn.number += 1
+                if isinstance(event, session.Forming):
+                    forming[event.family] = event.films
+                yield self._show(event, form, forming, horizon, moment)
             done = True
         except Exception as error:  # the border of the page: what went wrong is one sentence beside the button
             yield {panel.message: words.message(session.failure(error, "The prediction"))}
@@ -218,7 +216,12 @@ def _wire_stage(tab: Compare) -> None:
     panel, truth, built = tab.panel, tab.truth, list(tab.cards.values())
 
     def predict(*values: Any, progress: gr.Progress = gr.Progress()) -> Iterator[Updates]:  # noqa: B008
-        yield from tab.predict(lambda share, what: progress(share, desc=what), *values)
+        def work(send: Send[Updates]) -> None:
+            for updates in tab.predict(lambda share, what: progress(share, desc=what), *values):
+                send(updates)
+
+        for burst in streamed(work):  # each update costs the page as much, however little it says
+            yield functools.reduce(together, burst)
 
     for card in built:
         _wire_card(tab, card)
