@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from app import session, show
 from app.blocks import Blocks
 from app.main import launch
 from app.session import SAMPLE, UPLOAD, Answer, Asked, Begun, Event, Failed, Form, Forming, Varied
-from app.stream import streamed
 from app.tabs import card as cards
 from app.tabs import compare, panel, variants
 from app.tabs.card import Updates
@@ -31,7 +29,6 @@ from vidvla.families.gr2 import Gr2
 from vidvla.registry import families
 from vidvla.samples import Sample
 from vidvla.service import Service
-from vidvla.turns import Turns
 from vidvla.types import Control, Request, Rollout
 
 CHROMIUM = shutil.which("chromium")
@@ -141,59 +138,6 @@ def test_two_families_think_at_once(service: Service, form: Form, monkeypatch: p
     assert not [e for e in events if isinstance(e, Failed)]
 
 
-def test_turns_are_taken_by_so_many_at_once() -> None:
-    turns, entered, leave = Turns(2), threading.Semaphore(0), threading.Event()
-
-    def hold() -> None:
-        with turns, turns:  # who holds it may take it again
-            entered.release()
-            assert leave.wait(timeout=60)
-
-    with ThreadPoolExecutor(3) as pool:
-        held = [pool.submit(hold) for _ in range(3)]
-        assert entered.acquire(timeout=60) and entered.acquire(timeout=60)
-        assert not entered.acquire(timeout=0.2)  # the third waits
-        leave.set()
-        for one in held:
-            one.result()
-    with turns:  # all have left
-        pass
-
-
-def test_what_is_sent_arrives_while_work_goes_on() -> None:
-    seen, shape = threading.Event(), Forming("gr2", ())
-
-    def work(send: Callable[[Event], None]) -> None:
-        send(shape)
-        assert seen.wait(timeout=60)  # would never come if the first were held back until the end
-        send(Failed("gr2", "Done."))
-
-    bursts = streamed(work)
-    (first,) = next(bursts)
-    assert first is shape
-    seen.set()
-    assert list(bursts) == [[Failed("gr2", "Done.")]]
-
-
-def test_what_happened_meanwhile_comes_at_once() -> None:
-    sent = threading.Event()
-
-    def work(send: Callable[[Event], None]) -> None:
-        send(Asked("gr2"))
-        assert sent.wait(timeout=60)
-        send(Asked("bc"))
-        send(Failed("bc", "Done."))
-
-    bursts = streamed(work)
-    assert next(bursts) == [Asked("gr2")]
-    threads = set(threading.enumerate())
-    sent.set()
-    for thread in threads:
-        if thread.name.startswith("vidvla-answer"):
-            thread.join(timeout=1)  # idle, not ended: all is said by then
-    assert list(bursts) == [[Asked("bc"), Failed("bc", "Done.")]]
-
-
 def test_updates_of_one_component_keep_all_of_its_properties() -> None:
     first = {"a": gr.update(visible=True), "b": 1, "c": gr.update(value=1)}
     then = {"a": gr.update(value=2), "b": gr.update(value=3), "c": None, "d": 4}
@@ -203,23 +147,6 @@ def test_updates_of_one_component_keep_all_of_its_properties() -> None:
         "c": None,
         "d": 4,
     }
-
-
-def test_work_ends_where_nobody_listens_any_more() -> None:
-    listening, sent = threading.Event(), []
-
-    def work(send: Callable[[Event], None]) -> None:
-        send(Asked("gr2"))
-        assert listening.wait(timeout=60)
-        for name in ("unipi", "bc"):
-            send(Asked(name))
-            sent.append(name)
-
-    events = streamed(work)
-    next(events)
-    threading.Timer(0.2, listening.set).start()
-    events.close()  # as Gradio does where a browser has left
-    assert sent == []
 
 
 # told families

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import threading
 import tomllib
 import unicodedata
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ class TextEncoder:
 
     def __init__(self) -> None:
         self._known: dict[str, Tensor] = {}
+        self._free = threading.Lock()  # a tokenizer that two threads set up at once is "already borrowed"
 
     @functools.cached_property
     def _parts(self) -> tuple[Any, Any]:
@@ -108,19 +110,21 @@ class TextEncoder:
 
     def words(self, text: str) -> tuple[str, ...]:
         """The tokens of ``text`` as text, in the order of the encoded rows."""
-        tokenizer, _ = self._parts
-        ids = tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        with self._free:
+            tokenizer, _ = self._parts
+            ids = tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return tuple(tokenizer.convert_ids_to_tokens(ids))
 
     @torch.no_grad()
     def _encode_one(self, text: str) -> Tensor:
-        if text not in self._known:
-            tokenizer, model = self._parts
-            inputs = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-            if len(self._known) > 4096:
-                self._known.clear()
-            self._known[text] = model(**inputs).last_hidden_state[0]
-        return self._known[text]
+        with self._free:
+            if text not in self._known:
+                tokenizer, model = self._parts
+                inputs = tokenizer(text, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+                if len(self._known) > 4096:
+                    self._known.clear()
+                self._known[text] = model(**inputs).last_hidden_state[0]
+            return self._known[text]
 
     def __call__(self, texts: Sequence[str]) -> TextTokens:
         """Encode ``texts``, padded to the longest."""

@@ -70,7 +70,7 @@ class How:
 
     Attributes:
         kind: one of :data:`~vidvla.data.episode.KINDS` for all, or None for the training mix.
-        size: picture side, pixels; 0 leaves pictures out, which are nine tenths of a step's time.
+        size: picture side, pixels; 0 leaves pictures out, which are most of a step's time.
         steps: control steps at most, where not as many as recordings of the kind have.
         make_student: of the policy that acts first in episodes of the kind ``student``.
     """

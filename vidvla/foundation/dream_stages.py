@@ -241,8 +241,8 @@ class TouchStage(WindowStage):
         hand, first, second = mean(missed), *(mean(moved[..., part].norm(dim=2)) for part in (FIRST, SECOND))
         turn = mean(moved[..., TURN].abs().mean(dim=2))
         return {
-            "loss": hand + first + second + turn, "mean_cm": 10 * hand.detach(), "last_cm": 10 * missed[:, -1].mean(),
-            "things_cm": 10 * first.detach(), "turn": turn.detach(),
+            "loss": hand + first + second + turn, "mean_cm": 10 * hand.detach(),
+            "last_cm": 10 * missed[:, -1].mean().detach(), "things_cm": 10 * first.detach(), "turn": turn.detach(),
         }  # fmt: skip
 
 

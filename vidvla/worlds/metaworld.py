@@ -392,7 +392,7 @@ class MetaWorld:
 
 
 class Unseen(MetaWorld):
-    """The same without pictures, which are nine tenths of a recorded step's time."""
+    """The same without pictures, which are most of a recorded step's time."""
 
     def render(self) -> Frame:
         return np.zeros((0, 0, 3), np.uint8)
