@@ -196,6 +196,17 @@ def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:
     assert batch.actions.abs().max() <= 1
 
 
+def test_words_are_left_out_of_phrasings_but_not_of_the_plainest(robot_stage: FilmStage) -> None:
+    spec = WindowSpec(4, 4, drop_text=0.0, drop_words=0.6, plain=True)
+    batch = robot_stage.data.batch(64, spec, torch.Generator().manual_seed(0))
+    assert batch.plain is not None and len(batch.plain.mask) == 64
+    there = batch.text.tokens.abs().sum(dim=-1) > 0  # padding is zeros
+    assert 0.5 < batch.text.mask.sum() / there.sum() < 0.85  # from none to 0.6 of a row are left out, 0.3 on average
+    assert not (batch.text.mask & ~there).any()
+    assert torch.equal(batch.plain.mask, batch.plain.tokens.abs().sum(dim=-1) > 0)
+    assert batch.to("cpu").plain is not None
+
+
 def test_films_for_inverse_dynamics_hold_what_was_executed(robot_stage: FilmStage) -> None:
     batch = robot_stage.data.motion_batch(32, 16, torch.Generator().manual_seed(0))
     assert batch.latents.shape == (32, 17, 8, 8, 8) and batch.actions.shape == (32, 16, 4)

@@ -73,6 +73,7 @@ class FilmBatch:
         times: (B, K) control steps from the first frame.
         known: (B, K) bool, True where a future frame is given rather than predicted.
         text: instruction tokens; with nothing visible where the instruction was dropped.
+        plain: tokens of the task's plainest phrasing, whole; None where nets are not asked to do the same as told so.
         actions: (B, K, S, A) unit-scale actions leading up to each future frame, S = steps between frames.
         action_mask: (B, K, S) bool, False after the episode's end or where there are no actions.
     """
@@ -85,9 +86,10 @@ class FilmBatch:
     text: TextTokens
     actions: Tensor
     action_mask: Tensor
+    plain: TextTokens | None = None
 
     def to(self, device: torch.device | str) -> FilmBatch:
-        moved = {name: value.to(device) for name, value in vars(self).items()}
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
         return FilmBatch(**moved)
 
 
@@ -118,6 +120,9 @@ class WindowSpec:
         stride: control steps between them.
         infill: share of windows of frames one step apart that give every ``stride``-th and ask for those in between.
         drop_text: share of windows without instruction, for classifier-free guidance.
+        drop_words: largest share of an instruction's words that are left out, for windows to be told in other words
+            than are known.
+        plain: with every task's plainest phrasing beside the one that is drawn.
         starts: share of the windows of an expert's episodes that begin with the first frame: scenes as people ask
             about them, which uniform windows hardly ever show.
         weights: how often a task's episodes are drawn beside others', 1 where it is not named.
@@ -127,6 +132,8 @@ class WindowSpec:
     stride: int = 4
     infill: float = 0.0
     drop_text: float = 0.1
+    drop_words: float = 0.0
+    plain: bool = False
     starts: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -174,16 +181,21 @@ class FilmData:
             raise ValueError(f"expected tasks to weigh among {', '.join(phrase_book())}; got {task!r}")
         weights = torch.tensor([float(spec.weights.get(e.entry.task, 1.0)) for e in self.episodes])
         chosen = torch.multinomial(weights, size, replacement=True, generator=generator).tolist()
-        windows = [self._window(self.episodes[index], spec, generator) for index in chosen]
+        episodes = [self.episodes[index] for index in chosen]
+        windows = [self._window(episode, spec, generator) for episode in episodes]
         pixels, latents, times, known, actions, masks, captions = zip(*windows, strict=True)
         text = text_encoder()(captions)
-        keep = torch.rand((size, 1), generator=generator) >= spec.drop_text
+        seen = text.mask & (torch.rand((size, 1), generator=generator) >= spec.drop_text)
+        if spec.drop_words:
+            share = spec.drop_words * torch.rand((size, 1), generator=generator)
+            seen = seen & (torch.rand(seen.shape, generator=generator) >= share)
+        plain = text_encoder()([e.entry.caption or phrase_book()[e.entry.task].canonical for e in episodes])
         stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
         return FilmBatch(
             torch.from_numpy(np.stack(pixels)), stacked[:, 0], stacked[:, 1:],
             torch.tensor(np.stack(times)), torch.tensor(np.stack(known)),
-            TextTokens(text.tokens, text.mask & keep),
-            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)),
+            TextTokens(text.tokens, seen),
+            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)), plain if spec.plain else None,
         )  # fmt: skip
 
     def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple[Any, ...]:
