@@ -149,7 +149,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Forming:
-    """A family's film takes shape: what it was after each denoising step until now, (K, H, W, 3) each."""
+    """A family's film takes shape: what it was after each denoising step until now, (K, H, W, 3) each; the last step's
+    is the answer."""
 
     family: str
     films: tuple[Frame, ...]

@@ -114,24 +114,26 @@ def test_the_service_says_what_can_be_set(service: Service) -> None:
 
 
 @pytest.mark.parametrize("member", [Gr2.tiny(), UniPi.tiny()], ids=["gr2", "unipi"])
-def test_films_are_seen_at_every_step_and_looking_changes_nothing(member: Gr2 | UniPi, frame: Frame) -> None:
+def test_films_are_seen_until_the_last_step_and_looking_changes_nothing(member: Gr2 | UniPi, frame: Frame) -> None:
     seen: list[Frame] = []
 
     def look(share: float, what: str, glimpse: Any = None, /) -> None:
         if glimpse is not None:
             seen.append(glimpse())
 
+    with torch.no_grad():  # a fresh net predicts that nothing changes
+        member.model.net.film_head.weight.normal_(generator=torch.Generator().manual_seed(0))
     request = Request(frame, "open the door", steps=3)
     rollout = member(request, progress=look)
-    assert [film.shape for film in seen] == [(4, 128, 128, 3)] * 3
+    assert [film.shape for film in seen] == [(4, 128, 128, 3)] * 2  # what the last step makes is the answer
     assert (rollout.frames == member(request).frames).all()
     times = member.model.key_times()
     keys = [film for film, time in zip(rollout.frames, rollout.times, strict=True) if time in times]
-    assert (seen[-1] == np.stack(keys)).all()
+    assert all((film != np.stack(keys)).any() for film in seen)
 
 
 @pytest.mark.parametrize("k", ["4", "16"])
-def test_sub_goals_are_seen_at_every_step_beside_those_before_them(k: str, frame: Frame) -> None:
+def test_sub_goals_are_seen_taking_shape_beside_those_before_them(k: str, frame: Frame) -> None:
     member = Susie.tiny()
     with torch.no_grad():  # a fresh net predicts that nothing changes
         member.model.net.film_head.weight.normal_(generator=torch.Generator().manual_seed(0))
@@ -140,15 +142,15 @@ def test_sub_goals_are_seen_at_every_step_beside_those_before_them(k: str, frame
 
     def look(share: float, what: str, glimpse: Any = None, /) -> None:
         told.append((share, what))
-        seen.append(glimpse())
+        if glimpse is not None:
+            seen.append(glimpse())
 
     request = Request(frame, "open the door", steps=2, options={"susie.k": k})
     rollout = member(request, progress=look)
     count = len(rollout.frames)
-    assert count == 16 // int(k) and [len(film) for film in seen] == [n for n in range(1, count + 1) for _ in range(2)]
+    assert count == 16 // int(k) and [len(film) for film in seen] == list(range(1, count + 1))
     assert all((film[:-1] == rollout.frames[: len(film) - 1]).all() for film in seen)
-    assert all((film == rollout.frames[: len(film)]).all() for film in seen[1::2])
-    assert any((film[-1] != rollout.frames[len(film) - 1]).any() for film in seen[::2])
+    assert any((film[-1] != rollout.frames[len(film) - 1]).any() for film in seen)
     assert [share for share, _ in told] == pytest.approx([(n + 1) / (2 * count) for n in range(2 * count)])
     assert told[-1][1] == f"sub-goal {count}/{count}, denoising 2/2"
     plain = member(request)

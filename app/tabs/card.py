@@ -213,7 +213,7 @@ def show_answer(
         card.answer: answer,
         card.place: None,
         card.status: words.messages(answer.rollout.notes, "note"),
-        card.forming: variants.forming(films, done=True),
+        card.forming: variants.formed(films, answer.rollout),
         card.figures: _figures(answer),
         card.target: _target(answer),
         card.live: None,

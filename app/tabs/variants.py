@@ -80,6 +80,17 @@ def forming(films: Sequence[Frame], done: bool = False) -> str:
     return f'<details class="vv-forming"><summary>Denoising, step by step</summary>{listed}</details>'
 
 
+def formed(films: Sequence[Frame], rollout: Rollout) -> str:
+    """:func:`forming` of ``films`` on the way and what they ended as, which the answer shows."""
+    if not films:
+        return ""
+    last = rollout.frames
+    if rollout.target is not None and (rollout.dreamed_by or not len(last)):  # its film is another family's
+        last = rollout.target[None]
+    every = max(1, len(last) // len(films[-1]))  # frames that were filled in were not denoised with the others
+    return forming([*films, last[every - 1 :: every]], done=True)
+
+
 # other seeds, another instruction
 
 

@@ -96,8 +96,8 @@ class FilmModel:
     ) -> Iterator[FilmStep]:
         """Denoise frames ``times`` control steps from ``scene`` as ``request`` asks, one step at a time.
 
-        ``progress`` hears of every step, with the frames as the net guesses them then; looking takes none of the time
-        that ``clock`` says.
+        ``progress`` hears of every step, with the frames as the net guesses them then, but for the last step: its guess
+        is the answer. Looking takes none of the time that ``clock`` says.
 
         Args:
             image_guidance: weight of the scene's frame.
@@ -108,9 +108,10 @@ class FilmModel:
             image_guidance=image_guidance, generator=torch.Generator().manual_seed(request.seed),
         ):  # fmt: skip
             if progress is not None:
-                share, what = (step.step + 1) / request.steps, f"denoising {step.step + 1}/{request.steps}"
+                done, steps = step.step + 1, request.steps
+                guess = functools.partial(self.decode, step.clean, over or scene) if done < steps else None
                 with clock.aside():
-                    progress(share, what, functools.partial(self.decode, step.clean, over or scene))
+                    progress(done / steps, f"denoising {done}/{steps}", guess)
             yield step
 
     def decode(self, latents: torch.Tensor, scene: Scene) -> Frame:
