@@ -30,6 +30,8 @@ EVERY = 4
 """Of a rollout's steps, those that its mean is taken over."""
 FOLLOW_STEPS = 16
 """Random actions after which the hand's place is compared."""
+SHOWN = 8
+"""Pixels of the fingers in a picture that shows the hand."""
 TOGETHER = 11
 """Dreams in one batch."""
 
@@ -133,11 +135,13 @@ def _apart_cm(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def _in_view(episodes: Sequence[Episode]) -> list[bool]:
-    """True for those whose hand ends within the picture."""
+    """True for those whose last picture shows the hand's fingers."""
     world, seen = MetaWorld(), []
     for episode in episodes:
         world.reset(episode.task, episode.seed)
-        seen.append(world.sees(episode.hands[-1].astype(np.float64)))
+        for action in episode.actions:
+            world.step(action)
+        seen.append(world.fingers_shown() >= SHOWN)
     world.close()
     return seen
 
@@ -147,8 +151,8 @@ def measure_following(family: WorldModel, tasks: Sequence[str], seeds: range, su
 
     ``hand_cm`` reads the dreamed frame; ``place_cm`` is where the dream itself has the hand; ``probe_cm`` is the
     reader's own error, on the true frame; ``apart_cm`` how far apart the reader sees the hand in the two. These also
-    over those trials alone whose true hand is within the picture at the end (``in_view``): above its edge there is
-    nothing to read. ``still_cm`` is how far the hand went, the error of a dream in which nothing moves.
+    over those trials alone whose true picture shows the fingers at the end (``in_view``): above its edge, and behind
+    the arm, there is nothing to read. ``still_cm`` is how far the hand went, the error of a dream in which nothing moves.
     """
     episodes = true_episodes(tasks, seeds, "play", FOLLOW_STEPS)
     values, dreams = Values.of(tasks), dream_episodes(family, episodes)

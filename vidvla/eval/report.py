@@ -297,9 +297,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
         [
             ("hand_cm", "hand seen off by, cm", 1, 2),
             ("probe_cm", "the probe's own error, cm", 1, 2),
-            ("hand_cm_in_view", "hand seen, ends in view", 1, 2),
-            ("probe_cm_in_view", "the probe's own, ends in view", 1, 2),
-            ("apart_cm_in_view", "seen in dream and truth apart by, ends in view", 1, 2),
+            ("hand_cm_in_view", "hand seen, where it is in sight", 1, 2),
+            ("probe_cm_in_view", "the probe's own, in sight", 1, 2),
+            ("apart_cm_in_view", "seen in dream and truth apart by, in sight", 1, 2),
             ("place_cm", "hand kept off by, cm", 1, 2),
             ("still_cm", "if nothing moved, cm", 1, 1),
             ("psnr", "PSNR, dB", 1, 1),

@@ -56,6 +56,8 @@ CAMERA = (
 """Where a place (x, y, z), metres, is seen: ``CAMERA @ (x, y, z, 1) = (u d, v d, d)``, u to the right and v downwards
 from -1 to 1 over the picture. The same in every task; a test compares it with the simulator's own camera."""
 
+FINGERS = ("rightclaw", "rightpad", "leftclaw", "leftpad")
+"""Bodies of the simulator's robot."""
 REACH = ((-0.5, 0.4, 0.05), (0.5, 1.0, 0.5))
 """Lowest and highest place that the hand is ever sent to, metres."""
 DEEP, DEEP_TASKS = -0.15, ("faucet-close", "faucet-open")
@@ -348,10 +350,19 @@ class MetaWorld:
         rows = (right, up, -half * back)  # up is down, as the picture is turned over
         return np.stack([np.append(row, -row @ eye) for row in rows])
 
-    def sees(self, place: NDArray[np.float64]) -> bool:
-        """True where ``place`` (3,), metres, lies within the picture, hidden or not."""
-        u, v, depth = self.projection() @ np.append(place, 1.0)
-        return bool(depth > 0 and max(abs(u), abs(v)) < depth)
+    @_on_sim_thread
+    def fingers_shown(self) -> int:
+        """How many of the picture's pixels show the robot's fingers: none where they are outside, or behind the arm."""
+        scene = self._now()
+        model, renderer = scene.env.model, scene.renderer
+        renderer.enable_segmentation_rendering()
+        try:
+            renderer.update_scene(scene.env.data, camera="corner")
+            number, kind = np.moveaxis(renderer.render(), -1, 0)
+        finally:
+            renderer.disable_segmentation_rendering()
+        bodies = model.geom_bodyid[number[kind == int(scene.mujoco.mjtObj.mjOBJ_GEOM)]]
+        return int(np.isin(bodies, [model.body(name).id for name in FINGERS]).sum())
 
     @_on_sim_thread
     def snapshot(self) -> Snapshot:
