@@ -152,7 +152,8 @@ def measure_following(family: WorldModel, tasks: Sequence[str], seeds: range, su
     ``hand_cm`` reads the dreamed frame; ``place_cm`` is where the dream itself has the hand; ``probe_cm`` is the
     reader's own error, on the true frame; ``apart_cm`` how far apart the reader sees the hand in the two. These also
     over those trials alone whose true picture shows the fingers at the end (``in_view``): above its edge, and behind
-    the arm, there is nothing to read. ``still_cm`` is how far the hand went, the error of a dream in which nothing moves.
+    the arm, there is nothing to read. ``still_cm`` is how far the hand went, the error of a dream in which nothing
+    moves.
     """
     episodes = true_episodes(tasks, seeds, "play", FOLLOW_STEPS)
     values, dreams = Values.of(tasks), dream_episodes(family, episodes)
