@@ -189,13 +189,15 @@ class FilmData:
         if spec.drop_words:
             share = spec.drop_words * torch.rand((size, 1), generator=generator)
             seen = seen & (torch.rand(seen.shape, generator=generator) >= share)
-        plain = text_encoder()([e.entry.caption or phrase_book()[e.entry.task].canonical for e in episodes])
+        plain = None
+        if spec.plain:
+            plain = text_encoder()([e.entry.caption or phrase_book()[e.entry.task].canonical for e in episodes])
         stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
         return FilmBatch(
             torch.from_numpy(np.stack(pixels)), stacked[:, 0], stacked[:, 1:],
             torch.tensor(np.stack(times)), torch.tensor(np.stack(known)),
             TextTokens(text.tokens, seen),
-            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)), plain if spec.plain else None,
+            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)), plain,
         )  # fmt: skip
 
     def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple[Any, ...]:
