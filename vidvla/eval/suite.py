@@ -33,7 +33,6 @@ from vidvla.eval.rollouts import EXECUTE
 from vidvla.eval.targets import measure_heads, measure_target, trained_heads
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
-from vidvla.nn.heads import Bins
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame
@@ -112,9 +111,8 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
 
     ``understood``: the nearest are the task's own, rivals that are not told apart left aside. A rival is not told apart
     where its actions are as near to the task's own as those under the task's training phrasings are: where a scene
-    leaves one thing to do, a family does it whatever it is told, and which of equal actions is nearest is chance. Nor
-    is one told apart whose actions differ by less than one of RT-2's 256 bins (arXiv 2307.15818). Where no rival is
-    told apart, the actions have to be as near as those.
+    leaves one thing to do, a family does it whatever it is told, and which of equal actions is nearest is chance. Where
+    no rival is told apart, the actions have to be as near as those.
     ``nearest``: the same with every rival, chance included.
     ``told_apart``: share of rivals that are told apart, that is, how much the instruction matters.
     """
@@ -134,7 +132,7 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
 
             own = {t: act(book[t].canonical) for t in rivals}
             first = book[task].train[:FIRST_PHRASES]
-            spread = max(RESOLUTION, *(_apart(act(p), own[task]) for p in first[1:][:: len(first) // TOLD]))
+            spread = max(_apart(act(p), own[task]) for p in first[1:][:: len(first) // TOLD])
             others = [t for t in rivals if t != task]
             apart = [t for t in others if _apart(own[t], own[task]) > spread]
             values["told_apart"][task].append(len(apart) / len(others))
@@ -156,8 +154,6 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
 
 FIRST_PHRASES = 24
 """Training phrasings that a family's own spread is taken from; those that came later do not move the yardstick."""
-RESOLUTION = float(np.subtract(MetaWorld.action_spec.high, MetaWorld.action_spec.low).mean()) / Bins.outputs
-"""Actions that differ by less, on average over their numbers, are the same."""
 TOLD = 8
 """Training phrasings, about, that say how much actions vary between phrasings of one task."""
 
