@@ -30,6 +30,7 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
 from vidvla.registry import families
+from vidvla.text import ALIKE, phrase_book, unrelated_tasks
 from vidvla.train.loop import STATE, TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
 from vidvla.train.run import is_done, restore, run_phase, train
@@ -196,15 +197,26 @@ def test_windows_hold_what_they_promise(robot_stage: FilmStage) -> None:
     assert batch.actions.abs().max() <= 1
 
 
-def test_words_are_left_out_of_phrasings_but_not_of_the_plainest(robot_stage: FilmStage) -> None:
-    spec = WindowSpec(4, 4, drop_text=0.0, drop_words=0.6, plain=True)
-    batch = robot_stage.data.batch(64, spec, torch.Generator().manual_seed(0))
-    assert batch.plain is not None and len(batch.plain.mask) == 64
-    there = batch.text.tokens.abs().sum(dim=-1) > 0  # padding is zeros
-    assert 0.5 < batch.text.mask.sum() / there.sum() < 0.85  # from none to 0.6 of a row are left out, 0.3 on average
-    assert not (batch.text.mask & ~there).any()
-    assert torch.equal(batch.plain.mask, batch.plain.tokens.abs().sum(dim=-1) > 0)
-    assert batch.to("cpu").plain is not None
+def test_windows_that_are_told_what_is_not_there_stand_still(robot_stage: FilmStage) -> None:
+    robot_stage.data.tasks = ["door-open", "handle-press"]  # as if doors had been recorded as well
+    plain = WindowSpec(4, 4, drop_text=0.0)
+    moving = robot_stage.data.batch(64, plain, torch.Generator().manual_seed(0))
+    batch = robot_stage.data.batch(64, replace(plain, mismatched=0.5, drop_words=0.6), torch.Generator().manual_seed(0))
+    moves = (batch.actions[..., :3] != 0).flatten(1).any(dim=1)
+    assert 15 < (~moves).sum() < 49 and (moving.actions[..., :3] != 0).flatten(1).any(dim=1).all()
+    still = batch.future[~moves]
+    assert torch.equal(still, batch.first[~moves][:, None].expand_as(still))
+    grips = batch.actions[~moves][..., 3]
+    assert torch.equal(grips, grips[:, :1, :1].expand_as(grips))
+    assert batch.action_mask[~moves][:, 0, 0].all()
+    words = batch.text.tokens.abs().sum(dim=-1) > 0
+    assert 0.6 < batch.text.mask.sum() / words.sum() < 0.8  # of words, 30 % are left out on average
+
+
+def test_tasks_are_unrelated_where_one_is_told_in_vain_in_the_other() -> None:
+    assert set().union(*ALIKE) <= phrase_book().keys()
+    assert unrelated_tasks("faucet-open", ["door-open", "faucet-close", "faucet-open"]) == ["door-open"]
+    assert unrelated_tasks("door-open", ["door-open", "door-close"]) == ["door-close"]
 
 
 def test_films_for_inverse_dynamics_hold_what_was_executed(robot_stage: FilmStage) -> None:

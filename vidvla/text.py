@@ -63,6 +63,30 @@ def phrase_book() -> dict[str, Phrases]:
     return {task: Phrases(tuple(p["train"]), tuple(p["test"])) for task, p in tomllib.loads(text).items()}
 
 
+ALIKE = (
+    ("button-press", "button-press-topdown", "button-press-wall", "button-press-topdown-wall"),
+    ("coffee-button", "coffee-pull", "coffee-push"),
+    ("faucet-close", "faucet-open"),
+    ("handle-press", "handle-pull", "handle-press-side", "handle-pull-side"),
+    ("peg-insert-side", "peg-unplug-side"),
+    ("plate-slide", "plate-slide-back", "plate-slide-back-side", "plate-slide-side"),
+    ("pick-place", "pick-place-wall", "push", "push-back", "push-wall", "reach", "reach-wall", "bin-picking"),
+    ("stick-pull", "stick-push"),
+    ("sweep", "sweep-into", "pick-out-of-hole"),
+    ("assembly", "disassemble"),
+)
+"""Tasks whose scenes hold the same thing, so that each other's instructions can be followed there.
+
+Doors and the like are not among them: what is to be opened stands closed, and is told to be closed in vain.
+"""
+
+
+def unrelated_tasks(task: str, among: Sequence[str]) -> list[str]:
+    """The tasks whose instructions ask for nothing in scenes of ``task``: for what they do not hold, or what is so."""
+    alike = {task}.union(*(group for group in ALIKE if task in group))
+    return [other for other in among if other not in alike]
+
+
 @dataclass(frozen=True)
 class TextTokens:
     """Encoded instructions.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.data.record import EpisodeEntry, read_manifest
+from vidvla.text import phrase_book
 from vidvla.worlds.base import Frame
 
 T = TypeVar("T", bound=np.generic)
@@ -36,6 +37,12 @@ def map_tensor(path: Path, name: str, dtype: type[T]) -> NDArray[T]:
 def draw(generator: torch.Generator, high: int) -> int:
     """A uniform whole number in [0, high)."""
     return int(torch.randint(high, (1,), generator=generator))
+
+
+def pick_phrase(task: str, generator: torch.Generator) -> str:
+    """One of the training phrasings of ``task``."""
+    phrases = phrase_book()[task].train
+    return phrases[draw(generator, len(phrases))]
 
 
 @dataclass(frozen=True)

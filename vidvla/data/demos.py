@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidvla.data.clips import EpisodeStore, draw
+from vidvla.data.clips import EpisodeStore, draw, pick_phrase
 from vidvla.data.episode import CLEAN_KINDS
-from vidvla.text import TextTokens, phrase_book, text_encoder
+from vidvla.text import TextTokens, text_encoder
 
 ToUnit = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -77,8 +77,7 @@ class Demos:
             chosen = self.to_unit(episode.expert_actions[np.minimum(steps, entry.steps - 1)])
             actions.append(chosen.reshape(self.frames, self.stride, -1))
             masks.append((steps < entry.steps).reshape(self.frames, self.stride))
-            phrases = phrase_book()[entry.task].train
-            captions.append(phrases[draw(generator, len(phrases))])
+            captions.append(pick_phrase(entry.task, generator))
         stacked = [torch.from_numpy(np.stack(rows)) for rows in (frames, futures, actions, masks)]
         return DemoBatch(stacked[0], stacked[1], text_encoder()(captions), stacked[2], stacked[3])
 

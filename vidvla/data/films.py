@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vidvla.data.clips import EpisodeStore, StoredEpisode, draw, map_tensor
+from vidvla.data.clips import EpisodeStore, StoredEpisode, draw, map_tensor, pick_phrase
 from vidvla.data.episode import CLEAN_KINDS
 from vidvla.nn.codec import FrameCodec
 from vidvla.pixels import to_float
-from vidvla.text import TextTokens, phrase_book, text_encoder
+from vidvla.text import TextTokens, phrase_book, text_encoder, unrelated_tasks
 
 Latents = NDArray[np.float16]
 """(T + 1, C, h, w): an episode's frames as the codec encodes them."""
@@ -73,7 +73,6 @@ class FilmBatch:
         times: (B, K) control steps from the first frame.
         known: (B, K) bool, True where a future frame is given rather than predicted.
         text: instruction tokens; with nothing visible where the instruction was dropped.
-        plain: tokens of the task's plainest phrasing, whole; None where nets are not asked to do the same as told so.
         actions: (B, K, S, A) unit-scale actions leading up to each future frame, S = steps between frames.
         action_mask: (B, K, S) bool, False after the episode's end or where there are no actions.
     """
@@ -86,10 +85,9 @@ class FilmBatch:
     text: TextTokens
     actions: Tensor
     action_mask: Tensor
-    plain: TextTokens | None = None
 
     def to(self, device: torch.device | str) -> FilmBatch:
-        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        moved = {name: value.to(device) for name, value in vars(self).items()}
         return FilmBatch(**moved)
 
 
@@ -122,7 +120,8 @@ class WindowSpec:
         drop_text: share of windows without instruction, for classifier-free guidance.
         drop_words: largest share of an instruction's words that are left out, for windows to be told in other words
             than are known.
-        plain: with every task's plainest phrasing beside the one that is drawn.
+        mismatched: share of a robot's windows that are told what their scene does not hold, and in which nothing
+            moves: where a scene leaves one thing to do, a net would learn not to listen.
         starts: share of the windows of an expert's episodes that begin with the first frame: scenes as people ask
             about them, which uniform windows hardly ever show.
         weights: how often a task's episodes are drawn beside others', 1 where it is not named.
@@ -133,7 +132,7 @@ class WindowSpec:
     infill: float = 0.0
     drop_text: float = 0.1
     drop_words: float = 0.0
-    plain: bool = False
+    mismatched: float = 0.0
     starts: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
 
@@ -165,39 +164,32 @@ class FilmData:
         self.episodes = (plain or [e for e in clean if e.entry.clean_from <= e.entry.success])[:limit]
         if not self.episodes:
             raise ValueError(f"expected episodes with a predictable future in {folder}, got none")
+        self.tasks = sorted({e.entry.task for e in self.episodes})
         self.latents.encode(self.episodes)
 
     def caption(self, episode: StoredEpisode, generator: torch.Generator) -> str:
         """One training phrasing of the episode's task, or the clip's own caption."""
-        if episode.entry.caption:
-            return episode.entry.caption
-        phrases = phrase_book()[episode.entry.task].train
-        return phrases[draw(generator, len(phrases))]
+        return episode.entry.caption or pick_phrase(episode.entry.task, generator)
 
     def batch(self, size: int, spec: WindowSpec, generator: torch.Generator) -> FilmBatch:
         """``size`` windows drawn by ``generator`` alone."""
-        tasks = {e.entry.task for e in self.episodes}
-        for task in spec.weights.keys() - tasks - phrase_book().keys():  # known ones may be recorded later
+        for task in spec.weights.keys() - set(self.tasks) - phrase_book().keys():  # known ones may be recorded later
             raise ValueError(f"expected tasks to weigh among {', '.join(phrase_book())}; got {task!r}")
         weights = torch.tensor([float(spec.weights.get(e.entry.task, 1.0)) for e in self.episodes])
         chosen = torch.multinomial(weights, size, replacement=True, generator=generator).tolist()
-        episodes = [self.episodes[index] for index in chosen]
-        windows = [self._window(episode, spec, generator) for episode in episodes]
+        windows = [self._window(self.episodes[index], spec, generator) for index in chosen]
         pixels, latents, times, known, actions, masks, captions = zip(*windows, strict=True)
         text = text_encoder()(captions)
         seen = text.mask & (torch.rand((size, 1), generator=generator) >= spec.drop_text)
         if spec.drop_words:
             share = spec.drop_words * torch.rand((size, 1), generator=generator)
             seen = seen & (torch.rand(seen.shape, generator=generator) >= share)
-        plain = None
-        if spec.plain:
-            plain = text_encoder()([e.entry.caption or phrase_book()[e.entry.task].canonical for e in episodes])
         stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
         return FilmBatch(
             torch.from_numpy(np.stack(pixels)), stacked[:, 0], stacked[:, 1:],
             torch.tensor(np.stack(times)), torch.tensor(np.stack(known)),
             TextTokens(text.tokens, seen),
-            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)), plain,
+            torch.from_numpy(np.stack(actions)), torch.from_numpy(np.stack(masks)),
         )  # fmt: skip
 
     def _window(self, episode: StoredEpisode, spec: WindowSpec, generator: torch.Generator) -> tuple[Any, ...]:
@@ -222,10 +214,16 @@ class FilmData:
         mask = (steps < entry.steps) & (self.to_unit is not None) & (not infill)
         chosen = episode.expert_actions[np.minimum(steps, entry.steps - 1)]
         unit = self.to_unit(chosen) if self.to_unit is not None else np.zeros_like(chosen)
+        caption = self.caption(episode, generator)
+        strange = unrelated_tasks(entry.task, self.tasks) if spec.mismatched else []
+        if strange and float(torch.rand((), generator=generator)) < spec.mismatched:
+            caption = pick_phrase(strange[draw(generator, len(strange))], generator)
+            latents = np.broadcast_to(latents[:1], latents.shape)
+            unit = np.broadcast_to(np.append(np.zeros_like(unit[0, :-1]), unit[0, -1]), unit.shape)  # the grip stays
         shape = (spec.frames, spec.stride)
         return (
             np.asarray(episode.frames[start]), latents, times, known,
-            unit.reshape(*shape, -1).astype(np.float32), mask.reshape(shape), self.caption(episode, generator),
+            unit.reshape(*shape, -1).astype(np.float32), mask.reshape(shape), caption,
         )  # fmt: skip
 
     def motion_batch(self, size: int, steps: int, generator: torch.Generator) -> MotionBatch:

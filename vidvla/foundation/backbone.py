@@ -7,7 +7,7 @@ net predicts the clean future as a change of the first frame.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -117,13 +117,11 @@ def noise_levels(batch: int, full: float, generator: torch.Generator) -> Tensor:
 
 def film_loss(
     net: VideoActionDiT, batch: FilmBatch, generator: torch.Generator, full_noise: float = FULL_NOISE
-) -> tuple[dict[str, Tensor], Hidden, Hidden | None]:
+) -> tuple[dict[str, Tensor], Hidden]:
     """Flow-matching loss of the futures that are not given, and the hidden states for other heads.
 
     Returns:
-        ``film`` (what to minimise) and ``mean_film`` (plain latent error at full noise), and the hidden states. Where
-        the batch has the plainest phrasings, ``words`` too (how far what is imagined is from what is imagined when told
-        so, in the units of ``film``), and the hidden states under those.
+        ``film`` (what to minimise) and ``mean_film`` (plain latent error at full noise), and the hidden states.
     """
     device = batch.first.device
     level = noise_levels(len(batch.first), full_noise, generator).to(device)
@@ -131,25 +129,17 @@ def film_loss(
     levels = level[:, None] * (~batch.known)
     mix = levels[:, :, None, None, None]
     scene = Scene(to_float(batch.pixels), batch.first, batch.text)
-    noisy = (1 - mix) * batch.future + mix * noise
-    clean, hidden = predict_clean(net, scene, noisy, levels, batch.times)
+    clean, hidden = predict_clean(net, scene, (1 - mix) * batch.future + mix * noise, levels, batch.times)
     error = (clean - batch.future).square().mean(dim=2)  # (B, K, h, w)
     moved = ((batch.future - batch.first[:, None]).abs().mean(dim=2) > 0.15).float()
     asked = (~batch.known).float()[:, :, None, None]
     _, out = precondition(level.clamp(min=SMALLEST_LEVEL))
     weight = asked * (1 + 2 * moved) / out.square()[:, None, None, None]  # the net's unit-scale error
     full = ((level == 1).float()[:, None, None, None] * asked).expand_as(error)
-    values = {
+    return {
         "film": (weight * error).mean(),
         "mean_film": (error * full).sum() / full.sum().clamp(min=1),
-    }
-    if batch.plain is None:
-        return values, hidden, None
-    with torch.no_grad():  # what is said in other words moves towards what is said plainly
-        told, plainly = predict_clean(net, replace(scene, text=batch.plain), noisy, levels, batch.times)
-    heard = batch.text.mask.any(dim=1).float()[:, None, None, None]  # without any words there is nothing to agree on
-    values["words"] = (heard * weight * (clean - told).square().mean(dim=2)).mean()
-    return values, hidden, plainly
+    }, hidden
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,6 @@ def film_data(context: Context, world: str, limit: int | None = None) -> FilmDat
     return FilmData(context.data / world, load_codec(folder), checkpoint.fingerprint(folder), scale, limit)
 
 
-AGREEMENT = 2.0
-"""Weight of what is imagined in other words being what is imagined when told plainly."""
-
-
 class FilmStage:
     """Learn futures of one world's films, and, with an action head, the actions between their frames.
 
@@ -151,19 +147,12 @@ class JointNet(nn.Module):
 
     def forward(self, batch: FilmBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of a batch; see :func:`vidvla.foundation.backbone.film_loss`."""
-        values, hidden, plainly = film_loss(self.net, batch, generator, self.full_noise)
+        values, hidden = film_loss(self.net, batch, generator, self.full_noise)
         values["loss"] = values["film"]
-        if plainly is not None:
-            values["loss"] = values["loss"] + AGREEMENT * values["words"]
         if self.action_weight:
-            actions = self.net.act(hidden)
-            error = (actions - batch.actions).abs().mean(dim=-1)  # (B, K, S)
+            error = (self.net.act(hidden) - batch.actions).abs().mean(dim=-1)  # (B, K, S)
             values["action"] = (error * batch.action_mask).sum() / batch.action_mask.sum().clamp(min=1)
             values["loss"] = values["loss"] + self.action_weight * values["action"]
-            if plainly is not None:
-                heard = batch.text.mask.any(dim=1).float()[:, None, None, None]
-                values["told"] = (heard * (actions - self.net.act(plainly).detach()).abs()).mean()
-                values["loss"] = values["loss"] + self.action_weight * values["told"]
         return values
 
 
