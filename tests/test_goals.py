@@ -18,7 +18,9 @@ from vidvla.families.susie import Susie, edit_net, load_editor
 from vidvla.families.wma import WorldModel
 from vidvla.foundation.backbone import BackboneConfig, Scene, denoise, film_loss
 from vidvla.foundation.goals import PolicyConfig, check_horizons, drop_images, one_frame, pick_goals
+from vidvla.foundation.stages import load_net
 from vidvla.nn.heads import HEADS, make_head
+from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.saliency import action_saliency
 from vidvla.service import Service
 from vidvla.text import TEXT_DIM, TextTokens
@@ -78,6 +80,29 @@ def test_an_editor_begins_with_a_film_nets_weights(tmp_path: Path, films: FilmBa
     checkpoint.save(tmp_path, {"net": editor}, {}, bits=32)
     again = load_editor(tmp_path, SIZES)
     assert all(torch.equal(value, editor.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+@torch.no_grad()
+def test_nets_that_listened_by_attention_alone_go_on_as_they_were(tmp_path: Path, films: FilmBatch) -> None:
+    net = one_frame(SIZES).net().eval()
+    torch.nn.init.normal_(net.film_head.weight)
+    checkpoint.save(tmp_path, {"net": net}, {}, bits=32)
+    older = {name: value for name, value in checkpoint.load(tmp_path).tensors.items() if ".heard." not in name}
+    checkpoint.write(tmp_path, older, {})
+    again = load_net(tmp_path, one_frame(SIZES)).eval()
+
+    def told(net: VideoActionDiT, plainly: bool) -> torch.Tensor:
+        scene = scene_of(films)
+        words = scene.text if plainly else replace(scene.text, mask=torch.zeros_like(scene.text.mask))
+        (step,) = denoise(net, replace(scene, text=words), torch.full((6, 1), 8), steps=1, generator=generator())
+        return step.clean
+
+    assert torch.equal(told(again, True), told(net, True))
+    before = told(again, False)
+    torch.nn.init.normal_(again.heard[2].weight)
+    for block in (*again.fine_in, *again.blocks, *again.fine_out):  # a condition that counts, as after some training
+        torch.nn.init.normal_(block.gates.weight, std=0.1)
+    assert not torch.allclose(told(again, True) - told(again, False), told(net, True) - before)
 
 
 @torch.no_grad()

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vidvla import checkpoint
 from vidvla.families.base import Clock
 from vidvla.foundation.backbone import BackboneConfig, Scene
 from vidvla.foundation.film import GUIDANCE, MAX_GUIDANCE
 from vidvla.foundation.goals import GoalFamily, PolicyConfig
+from vidvla.foundation.stages import fill_film_net
 from vidvla.nn.edit_dit import EditDiT
 from vidvla.pixels import to_float
 from vidvla.saliency import Traced
@@ -51,10 +51,8 @@ def edit_net(sizes: BackboneConfig) -> EditDiT:
 
 def load_editor(folder: Path, sizes: BackboneConfig) -> EditDiT:
     """The editor from a checkpoint folder: its own, or a film net's, which has no cross-attention yet."""
-    net, saved = edit_net(sizes), checkpoint.load(folder)
-    if not any(".cross" in name for name in saved.tensors):
-        saved.tensors.update({f"net.{name}": value for name, value in net.state_dict().items() if ".cross" in name})
-    saved.fill(net, "net")
+    net = edit_net(sizes)
+    fill_film_net(net, folder, ".cross")
     return net
 
 

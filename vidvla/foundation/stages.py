@@ -44,14 +44,19 @@ def load_codec(folder: Path) -> FrameCodec:
     return codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def fill_film_net(net: VideoActionDiT, folder: Path, *later: str) -> None:
+    """Fill a film net from a checkpoint folder; parts named so that the checkpoint has none of stay as they begin."""
+    saved = checkpoint.load(folder)
+    for part in (".heard.", *later):
+        if not any(part in name for name in saved.tensors):
+            saved.tensors.update({f"net.{n}": v for n, v in net.state_dict().items() if part in f"net.{n}"})
+    saved.fill(net, "net")
+
+
 def load_net(folder: Path, config: BackboneConfig, action_dim: int = 0) -> VideoActionDiT:
     """A film net from a checkpoint folder; a new action head where the checkpoint has none."""
     net = config.net(action_dim)
-    saved = checkpoint.load(folder)
-    fresh = {n: v for n, v in net.state_dict().items() if n.startswith("action_")}
-    if not any(name.startswith("net.action_") for name in saved.tensors):
-        saved.tensors.update({f"net.{name}": value for name, value in fresh.items()})
-    saved.fill(net, "net")
+    fill_film_net(net, folder, "net.action_")
     return net
 
 
