@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -53,21 +52,3 @@ def streamed(work: Callable[[Send[T]], None]) -> Iterator[list[T]]:
         finally:
             left.set()
         done.result()
-
-
-PACE = 0.25
-"""Seconds between two reports of progress: the browser marks every part of the page as waiting at each of them."""
-
-
-def paced(tell: Callable[[float, str], None], seconds: float = PACE) -> Callable[[float, str], None]:
-    """``tell`` of a share in [0, 1] and what is being done, but once in so many ``seconds``; the end is always told."""
-    due = 0.0
-
-    def told(share: float, what: str) -> None:
-        nonlocal due
-        now = time.monotonic()
-        if now >= due or share >= 1:
-            due = now + seconds
-            tell(share, what)
-
-    return told

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vidvla.actions import ActionScale
+from vidvla.actions import HARDLY, ActionScale, stillness
 from vidvla.images import read_upload
 from vidvla.pixels import to_float, to_uint8
 from vidvla.text import check_instruction, phrase_book, text_encoder
@@ -39,6 +39,12 @@ def test_actions_round_trip_and_clip() -> None:
     assert np.allclose(scale.to_world(scale.to_unit(actions)), actions, atol=1e-5)
     assert np.allclose(scale.to_world(np.full(4, 3, np.float32)), scale.high)
     assert ActionScale(**scale.saved()).high.tolist() == scale.high.tolist()
+
+
+def test_only_actions_that_go_next_to_nowhere_are_said_to() -> None:
+    there_and_back = np.tile(np.float32([[2, 0, 0, 1], [-2, 0, 0, 1]]), (8, 1))
+    assert "0.0 cm" in (stillness(there_and_back) or "")
+    assert stillness(np.float32([[HARDLY + 0.1, 0, 0, -1]])) is None
 
 
 SPEC = ActionSpec(("x", "y"), ("cm", "cm"), (-1.0, -1.0), (1.0, 1.0))

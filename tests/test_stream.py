@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.session import Asked, Event, Failed, Forming
-from app.stream import paced, streamed
+from app.stream import streamed
 from vidvla.turns import Turns
 
 
@@ -77,15 +77,3 @@ def test_work_ends_where_nobody_listens_any_more() -> None:
     threading.Timer(0.2, listening.set).start()
     events.close()  # as Gradio does where a browser has left
     assert sent == []
-
-
-def test_progress_is_told_now_and_then_and_at_the_end() -> None:
-    told: list[tuple[float, str]] = []
-    slow = paced(lambda share, what: told.append((share, what)), seconds=3600.0)
-    for share in (0.0, 0.3, 0.6, 1.0):
-        slow(share, "dreaming")
-    assert told == [(0.0, "dreaming"), (1.0, "dreaming")]
-    every = paced(lambda share, what: told.append((share, what)), seconds=0.0)
-    every(0.5, "thinking")
-    every(0.6, "thinking")
-    assert len(told) == 4

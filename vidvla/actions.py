@@ -49,6 +49,18 @@ class ActionScale:
         return ((np.clip(unit, -1, 1) + 1) / 2 * (self.high - self.low) + self.low).astype(np.float32)
 
 
+HARDLY = 5.0
+"""Centimetres that a hand which has something to do goes in a second, and more: the largest command of one step."""
+
+
+def stillness(actions: NDArray[np.float32]) -> str | None:
+    """A sentence where the hand goes next to nowhere in ``actions`` (N, A), cm a control step; otherwise None."""
+    far = float(np.linalg.norm(actions[:, :3].sum(axis=0)))
+    if far >= HARDLY:
+        return None
+    return f"Hardly moves ({far:.1f} cm): what is asked for is not in this scene, is so already, or is not understood."
+
+
 MAX_FILE = 1_000_000
 """Bytes of an action file, unpacked."""
 MAX_STEPS = 1024

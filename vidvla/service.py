@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidvla import checkpoint, registry
+from vidvla.actions import stillness
 from vidvla.drive import Dreams, Drive, Truth
 from vidvla.eval.metrics import psnr, ssim
 from vidvla.eval.pairs import Both, Highest, Replay, Run, in_turn, play_filmed
@@ -159,7 +160,7 @@ class Service(Scenes):
         attention: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Rollout:
-        """Ask one family; adds a note where the frame is far from what it was trained on.
+        """Ask one family; adds notes where it hardly moves, and where the frame is far from what it was trained on.
 
         Actions without a film are dreamed by a world model, where there is one.
 
@@ -173,10 +174,9 @@ class Service(Scenes):
                 rollout = family(request, attention=attention, progress=progress)
                 if family.targets is not None and not family.films:
                     rollout = self._dreamed(rollout, request)
-                note = self._familiarity.note(request.frame) if self._familiarity is not None else None
-        if note is None:
-            return rollout
-        return replace(rollout, notes=(*rollout.notes, note))
+                still = None if rollout.actions is None else stillness(rollout.actions)
+                strange = None if self._familiarity is None else self._familiarity.note(request.frame)
+        return replace(rollout, notes=(*rollout.notes, *(note for note in (still, strange) if note is not None)))
 
     def _dreamed(self, rollout: Rollout, request: Request) -> Rollout:
         """``rollout`` with the film that a world model dreams from its actions, or a note on why without."""

@@ -12,7 +12,7 @@ import gradio as gr
 
 from app import session, show, words
 from app.session import Answer, Form, Start
-from app.stream import Send, paced, streamed
+from app.stream import Send, streamed
 from app.tabs import card as cards
 from app.tabs import variants
 from app.tabs.card import Card, Turn, Updates, together
@@ -216,10 +216,8 @@ def _wire_stage(tab: Compare) -> None:
     panel, truth, built = tab.panel, tab.truth, list(tab.cards.values())
 
     def predict(*values: Any, progress: gr.Progress = gr.Progress()) -> Iterator[Updates]:  # noqa: B008
-        tell = paced(lambda share, what: progress(share, desc=what))
-
         def work(send: Send[Updates]) -> None:
-            for updates in tab.predict(tell, *values):
+            for updates in tab.predict(lambda share, what: progress(share, desc=what), *values):
                 send(updates)
 
         for burst in streamed(work):  # each update costs the page as much, however little it says
