@@ -26,6 +26,7 @@ from vidvla.service import Service
 from vidvla.text import TEXT_DIM, TextTokens
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
+from vidvla.worlds.metaworld import simulator_problem
 
 SIZES = BackboneConfig()
 
@@ -259,3 +260,17 @@ def test_families_without_weights_say_how_to_train_them(tmp_path: Path, frame: F
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="vidvla train groot"):
         registry.load("groot", tmp_path, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["groot", "susie"])
+def test_shipped_planners_listen(name: str) -> None:
+    if simulator_problem() is not None:
+        pytest.skip(str(simulator_problem()))
+    service = Service()
+    scene = service.scene("door-open", seed=500_000)
+
+    def said(instruction: str) -> str:
+        return " ".join(service.predict(name, Request(scene.frame, instruction)).notes)
+
+    assert "Hardly moves" not in said("swing the safe door open")
+    assert "Hardly moves" in said("could you get the water running")

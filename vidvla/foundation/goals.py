@@ -229,8 +229,9 @@ class GoalFamily(TwoNetFamily):
             )  # fmt: skip
 
         def policy_stage(context: Context) -> PolicyStage:
+            windows = table["windows"] | {"mismatched": table["kept"]}
             return PolicyStage(
-                reaching, context, config, film_windows(sizes, 0.0, table["windows"]), horizons,
+                reaching, context, config, film_windows(sizes, 0.0, windows), horizons,
                 lambda: cls.film_net(single, context.weights(imagining)), table["imagined"], table["noise"],
             )  # fmt: skip
 
