@@ -114,9 +114,10 @@ class VideoActionDiT(nn.Module):
         self.text = nn.Sequential(nn.LayerNorm(lang_dim), nn.Linear(lang_dim, d_model))
         self.no_text = nn.Parameter(torch.zeros(1, 1, d_model))
         self.condition = nn.Sequential(nn.Linear(3 * 64, d_model), nn.SiLU(), nn.Linear(d_model, d_model))
-        self.heard = nn.Sequential(nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, d_model))
-        nn.init.zeros_(self.heard[2].weight)
-        nn.init.zeros_(self.heard[2].bias)
+        says_nothing = nn.Linear(d_model, d_model)  # at first, so that a trained net that is given one answers as before
+        nn.init.zeros_(says_nothing.weight)
+        nn.init.zeros_(says_nothing.bias)
+        self.heard = nn.Sequential(nn.Linear(d_model, d_model), nn.SiLU(), says_nothing)
         self.time_outer = nn.Linear(64, self.outer_dim)
         fine_heads = max(fine_dim // 32, 1)
         self.text_outer = nn.Linear(d_model, self.outer_dim) if fine_layers else None
