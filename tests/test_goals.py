@@ -26,7 +26,7 @@ from vidvla.service import Service
 from vidvla.text import TEXT_DIM, TextTokens
 from vidvla.types import Request
 from vidvla.worlds.base import Frame
-from vidvla.worlds.metaworld import simulator_problem
+from vidvla.worlds.metaworld import MetaWorld, simulator_problem
 
 SIZES = BackboneConfig()
 
@@ -266,11 +266,13 @@ def test_families_without_weights_say_how_to_train_them(tmp_path: Path, frame: F
 def test_shipped_planners_listen(name: str) -> None:
     if simulator_problem() is not None:
         pytest.skip(str(simulator_problem()))
-    service = Service()
-    scene = service.scene("door-open", seed=500_000)
+    world, service = MetaWorld(), Service()
+    world.reset("door-open", 500_000)
+    frame = world.render()
+    world.close()
 
     def said(instruction: str) -> str:
-        return " ".join(service.predict(name, Request(scene.frame, instruction)).notes)
+        return " ".join(service.predict(name, Request(frame, instruction)).notes)
 
     assert "Hardly moves" not in said("swing the safe door open")
     assert "Hardly moves" in said("could you get the water running")

@@ -114,7 +114,7 @@ class VideoActionDiT(nn.Module):
         self.text = nn.Sequential(nn.LayerNorm(lang_dim), nn.Linear(lang_dim, d_model))
         self.no_text = nn.Parameter(torch.zeros(1, 1, d_model))
         self.condition = nn.Sequential(nn.Linear(3 * 64, d_model), nn.SiLU(), nn.Linear(d_model, d_model))
-        says_nothing = nn.Linear(d_model, d_model)  # at first, so that a trained net that is given one answers as before
+        says_nothing = nn.Linear(d_model, d_model)  # at first: a trained net that is given one answers as before
         nn.init.zeros_(says_nothing.weight)
         nn.init.zeros_(says_nothing.bias)
         self.heard = nn.Sequential(nn.Linear(d_model, d_model), nn.SiLU(), says_nothing)
