@@ -50,7 +50,7 @@ class ActionScale:
 
 
 HARDLY = 5.0
-"""Centimetres that a hand which has something to do goes in a second, and more: the largest command of one step."""
+"""Centimetres: actions that bring the hand less far are pointed out. The largest command of one step is as long."""
 
 
 def stillness(actions: NDArray[np.float32]) -> str | None:
@@ -58,7 +58,8 @@ def stillness(actions: NDArray[np.float32]) -> str | None:
     far = float(np.linalg.norm(actions[:, :3].sum(axis=0)))
     if far >= HARDLY:
         return None
-    return f"Hardly moves ({far:.1f} cm): what is asked for is not in this scene, is so already, or is not understood."
+    why = "perhaps what is asked for is not in this scene, is so already, or is not understood"
+    return f"Hardly moves ({far:.1f} cm): {why}."
 
 
 MAX_FILE = 1_000_000

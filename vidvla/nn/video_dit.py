@@ -52,8 +52,7 @@ class VideoActionDiT(nn.Module):
 
     All frames' patches and the instruction's tokens form one sequence with full attention. With ``fine_layers``
     the patches pass through narrow layers before and after wide layers at half the resolution. The instruction's mean
-    is part of every layer's condition as well (as in Stable Diffusion 3, arXiv 2403.03206): by attention alone, short
-    trainings hardly learn to listen where most scenes leave one thing to do.
+    is part of every layer's condition as well (as in Stable Diffusion 3, arXiv 2403.03206).
 
     Args:
         img_size: side of the frames, in pixels or in latents.
