@@ -19,6 +19,8 @@ import pytest
 import torch
 
 from vidvla import checkpoint
+from vidvla.data.clips import EpisodeStore
+from vidvla.data.demos import Demos
 from vidvla.data.films import FilmData, WindowSpec
 from vidvla.data.record import record
 from vidvla.families.base import Context, Phase
@@ -30,7 +32,7 @@ from vidvla.nn.codec import FrameCodec
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
 from vidvla.registry import families
-from vidvla.text import ALIKE, phrase_book, unrelated_tasks
+from vidvla.text import ALIKE, phrase_book, text_encoder, unrelated_tasks
 from vidvla.train.loop import STATE, TrainConfig, fit, step_generator
 from vidvla.train.muon import Muon, muon_groups, orthogonalize
 from vidvla.train.run import is_done, restore, run_phase, train
@@ -211,6 +213,21 @@ def test_windows_that_are_told_what_is_not_there_stand_still(robot_stage: FilmSt
     assert batch.action_mask[~moves][:, 0, 0].all()
     words = batch.text.tokens.abs().sum(dim=-1) > 0
     assert 0.6 < batch.text.mask.sum() / words.sum() < 0.8  # of words, 30 % are left out on average
+
+
+def test_demonstrations_that_are_told_what_is_not_there_stand_still(robot_data: Path) -> None:
+    demos = Demos(EpisodeStore(robot_data), unit_actions().to_unit, 4, 4, 64, drop_words=0.6, mismatched=0.5)
+    demos.tasks = ["door-open", "handle-press"]  # as if doors had been recorded as well
+    batch = demos.batch(64, torch.Generator().manual_seed(0))
+    moves = (batch.actions[..., :3] != 0).flatten(1).any(dim=1)
+    assert 15 < (~moves).sum() < 49
+    still = batch.future[~moves]
+    assert torch.equal(still, batch.frame[~moves][:, None].expand_as(still))
+    words = batch.text.tokens.abs().sum(dim=-1) > 0
+    assert 0.6 < batch.text.mask.sum() / words.sum() < 0.8
+    of_doors = text_encoder()(phrase_book()["door-open"].train).tokens[:, 0]  # the first token tells phrasings apart
+    told_doors = (batch.text.tokens[:, :1] == of_doors).all(dim=-1).any(dim=1)
+    assert torch.equal(told_doors, ~moves)
 
 
 def test_tasks_are_unrelated_where_one_is_told_in_vain_in_the_other() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidvla.data.record import EpisodeEntry, read_manifest
-from vidvla.text import phrase_book
+from vidvla.text import phrase_book, unrelated_tasks
 from vidvla.worlds.base import Frame
 
 T = TypeVar("T", bound=np.generic)
@@ -43,6 +44,40 @@ def pick_phrase(task: str, generator: torch.Generator) -> str:
     """One of the training phrasings of ``task``."""
     phrases = phrase_book()[task].train
     return phrases[draw(generator, len(phrases))]
+
+
+def pick_mismatch(task: str, among: Sequence[str], share: float, generator: torch.Generator) -> str | None:
+    """For ``share`` of the calls, a training phrasing of what scenes of ``task`` do not hold; None for the others.
+
+    Samples that are told so stand still (:func:`held_still`): where a scene leaves one thing to do, a net would learn
+    not to listen.
+
+    Args:
+        among: the tasks whose phrasings may be told.
+        share: of the calls, 0 to 1; nothing is drawn from ``generator`` where it is 0.
+    """
+    strange = unrelated_tasks(task, among) if share else []
+    if not strange or float(torch.rand((), generator=generator)) >= share:
+        return None
+    return pick_phrase(strange[draw(generator, len(strange))], generator)
+
+
+def held_still(actions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, A) unit-scale actions that move nothing: zeros, and the grip, which comes last, as it is in the first."""
+    return np.broadcast_to(np.append(np.zeros_like(actions[0, :-1]), actions[0, -1]), actions.shape)
+
+
+def leave_out_words(shown: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """The mask ``shown`` (B, L) without some tokens, so that instructions are heard in other words than are known.
+
+    Args:
+        most: the largest share of a row's tokens that is left out, 0 to 1; each row's own is uniform up to it, and
+            nothing is drawn from ``generator`` where it is 0.
+    """
+    if not most:
+        return shown
+    share = most * torch.rand((len(shown), 1), generator=generator)
+    return shown & (torch.rand(shown.shape, generator=generator) >= share)
 
 
 @dataclass(frozen=True)

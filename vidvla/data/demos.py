@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidvla.data.clips import EpisodeStore, draw, pick_phrase
+from vidvla.data.clips import EpisodeStore, draw, held_still, leave_out_words, pick_mismatch, pick_phrase
 from vidvla.data.episode import CLEAN_KINDS
 from vidvla.text import TextTokens, text_encoder
 
@@ -44,26 +44,39 @@ class Demos:
 
     Args:
         size: side of the frames in pixels, averaged down from what was recorded.
+        drop_words: largest share of an instruction's words that are left out.
+        mismatched: share of the moments that are told what their scene does not hold, and after which nothing moves.
 
     Raises:
         ValueError: where there are no clean demonstrations, or ``size`` does not divide the recorded side.
     """
 
-    def __init__(self, store: EpisodeStore, to_unit: ToUnit, frames: int, stride: int, size: int) -> None:
+    def __init__(
+        self,
+        store: EpisodeStore,
+        to_unit: ToUnit,
+        frames: int,
+        stride: int,
+        size: int,
+        drop_words: float = 0.0,
+        mismatched: float = 0.0,
+    ) -> None:
         self.to_unit, self.frames, self.stride = to_unit, frames, stride
+        self.drop_words, self.mismatched = drop_words, mismatched
         self.episodes = [
             e for e in store.episodes
             if e.entry.kind in CLEAN_KINDS and e.entry.clean_from <= e.entry.success
         ]  # fmt: skip
         if not self.episodes:
             raise ValueError(f"expected clean demonstrations in {store.folder}, got none")
+        self.tasks = sorted({e.entry.task for e in self.episodes})
         side = self.episodes[0].frames.shape[1]
         if side % size:
             raise ValueError(f"expected frames recorded at a multiple of {size} pixels in {store.folder}, got {side}")
         self.shrink = side // size
 
     def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
-        """``size`` moments drawn by ``generator`` alone, each with one training phrasing of its task."""
+        """``size`` moments drawn by ``generator`` alone, each with one training phrasing, mismatched ones with another's."""
         frames, futures, actions, masks, captions = [], [], [], [], []
         for _ in range(size):
             episode = self.episodes[draw(generator, len(self.episodes))]
@@ -72,14 +85,21 @@ class Demos:
             moments = start + self.stride * np.arange(self.frames + 1)
             seen = shrink_pixels(np.asarray(episode.frames[np.minimum(moments, entry.steps)]), self.shrink)
             steps = start + np.arange(self.frames * self.stride)
+            chosen = self.to_unit(episode.expert_actions[np.minimum(steps, entry.steps - 1)])
+            caption = pick_mismatch(entry.task, self.tasks, self.mismatched, generator)
+            if caption is None:
+                caption = pick_phrase(entry.task, generator)
+            else:
+                seen, chosen = np.broadcast_to(seen[:1], seen.shape), held_still(chosen)
             frames.append(seen[0])
             futures.append(seen[1:])
-            chosen = self.to_unit(episode.expert_actions[np.minimum(steps, entry.steps - 1)])
             actions.append(chosen.reshape(self.frames, self.stride, -1))
             masks.append((steps < entry.steps).reshape(self.frames, self.stride))
-            captions.append(pick_phrase(entry.task, generator))
+            captions.append(caption)
         stacked = [torch.from_numpy(np.stack(rows)) for rows in (frames, futures, actions, masks)]
-        return DemoBatch(stacked[0], stacked[1], text_encoder()(captions), stacked[2], stacked[3])
+        text = text_encoder()(captions)
+        heard = TextTokens(text.tokens, leave_out_words(text.mask, self.drop_words, generator))
+        return DemoBatch(stacked[0], stacked[1], heard, stacked[2], stacked[3])
 
 
 def shrink_pixels(frames: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

@@ -14,11 +14,20 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from vidvla.data.clips import EpisodeStore, StoredEpisode, draw, map_tensor, pick_phrase
+from vidvla.data.clips import (
+    EpisodeStore,
+    StoredEpisode,
+    draw,
+    held_still,
+    leave_out_words,
+    map_tensor,
+    pick_mismatch,
+    pick_phrase,
+)
 from vidvla.data.episode import CLEAN_KINDS
 from vidvla.nn.codec import FrameCodec
 from vidvla.pixels import to_float
-from vidvla.text import TextTokens, phrase_book, text_encoder, unrelated_tasks
+from vidvla.text import TextTokens, phrase_book, text_encoder
 
 Latents = NDArray[np.float16]
 """(T + 1, C, h, w): an episode's frames as the codec encodes them."""
@@ -121,7 +130,7 @@ class WindowSpec:
         drop_words: largest share of an instruction's words that are left out, for windows to be told in other words
             than are known.
         mismatched: share of a robot's windows that are told what their scene does not hold, and in which nothing
-            moves: where a scene leaves one thing to do, a net would learn not to listen.
+            moves (:func:`~vidvla.data.clips.pick_mismatch`).
         starts: share of the windows of an expert's episodes that begin with the first frame: scenes as people ask
             about them, which uniform windows hardly ever show.
         weights: how often a task's episodes are drawn beside others', 1 where it is not named.
@@ -181,9 +190,7 @@ class FilmData:
         pixels, latents, times, known, actions, masks, captions = zip(*windows, strict=True)
         text = text_encoder()(captions)
         seen = text.mask & (torch.rand((size, 1), generator=generator) >= spec.drop_text)
-        if spec.drop_words:
-            share = spec.drop_words * torch.rand((size, 1), generator=generator)
-            seen = seen & (torch.rand(seen.shape, generator=generator) >= share)
+        seen = leave_out_words(seen, spec.drop_words, generator)
         stacked = torch.from_numpy(np.stack(latents).astype(np.float32))
         return FilmBatch(
             torch.from_numpy(np.stack(pixels)), stacked[:, 0], stacked[:, 1:],
@@ -215,11 +222,10 @@ class FilmData:
         chosen = episode.expert_actions[np.minimum(steps, entry.steps - 1)]
         unit = self.to_unit(chosen) if self.to_unit is not None else np.zeros_like(chosen)
         caption = self.caption(episode, generator)
-        strange = unrelated_tasks(entry.task, self.tasks) if spec.mismatched else []
-        if strange and float(torch.rand((), generator=generator)) < spec.mismatched:
-            caption = pick_phrase(strange[draw(generator, len(strange))], generator)
+        mismatch = pick_mismatch(entry.task, self.tasks, spec.mismatched, generator)
+        if mismatch is not None:
+            caption, unit = mismatch, held_still(unit)
             latents = np.broadcast_to(latents[:1], latents.shape)
-            unit = np.broadcast_to(np.append(np.zeros_like(unit[0, :-1]), unit[0, -1]), unit.shape)  # the grip stays
         shape = (spec.frames, spec.stride)
         return (
             np.asarray(episode.frames[start]), latents, times, known,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -43,17 +44,21 @@ class DemoConfig(BaseModel, ABC):
 
 
 class DemoStage(ABC):
-    """Learn the net on clean demonstrations."""
+    """Learn the net on clean demonstrations.
+
+    Args:
+        told: how demonstrations are told, as :class:`~vidvla.data.demos.Demos` takes it.
+    """
 
     name: str
 
-    def __init__(self, context: Context, config: DemoConfig) -> None:
-        self.context, self.config = context, config
+    def __init__(self, context: Context, config: DemoConfig, told: Mapping[str, float] | None = None) -> None:
+        self.context, self.config, self.told = context, config, told or {}
 
     @functools.cached_property
     def demos(self) -> Demos:
         store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, *self.config.window(), self.config.size)
+        return Demos(store, unit_actions().to_unit, *self.config.window(), self.config.size, **self.told)
 
     def build(self, own: Path | None = None) -> nn.Module:
         net = self.config.net(len(unit_actions().low))
@@ -95,7 +100,7 @@ class OneNetFamily(Family):
         table, name = read_config(cls.name, size), cls.published["net"]
         config = cls.sizes(**table["model"])
         plan = TrainConfig(**table["train"][name.removeprefix(f"{cls.name}.")])
-        return [Phase(name, lambda context: cls.stage(context, config), plan)]
+        return [Phase(name, lambda context: cls.stage(context, config, table["told"]), plan)]
 
     @classmethod
     def publish(cls, context: Context) -> None:
