@@ -76,7 +76,7 @@ class Demos:
         self.shrink = side // size
 
     def batch(self, size: int, generator: torch.Generator) -> DemoBatch:
-        """``size`` moments drawn by ``generator`` alone, in training phrasings: their task's or, mismatched, others'."""
+        """``size`` moments that ``generator`` draws, in training phrasings: their task's or, mismatched, another's."""
         frames, futures, actions, masks, captions = [], [], [], [], []
         for _ in range(size):
             episode = self.episodes[draw(generator, len(self.episodes))]
