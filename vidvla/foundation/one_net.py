@@ -58,7 +58,8 @@ class DemoStage(ABC):
     @functools.cached_property
     def demos(self) -> Demos:
         store = EpisodeStore(self.context.data / WORLD)
-        return Demos(store, unit_actions().to_unit, *self.config.window(), self.config.size, **self.told)
+        frames, stride = self.config.window()
+        return Demos(store, unit_actions().to_unit, frames, stride, self.config.size, **self.told)
 
     def build(self, own: Path | None = None) -> nn.Module:
         net = self.config.net(len(unit_actions().low))
