@@ -289,6 +289,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
             ("understood", "understood, %", 100, 1),
             ("nearest", "with rivals that are not told apart, %", 100, 1),
             ("told_apart", "rivals told apart, %", 100, 0),
+            ("still", "told in vain, keeps still, %", 100, 0),
         ],
     ),
     "rollout": _rollout,

@@ -33,7 +33,7 @@ from vidvla.eval.rollouts import EXECUTE
 from vidvla.eval.targets import measure_heads, measure_target, trained_heads
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
-from vidvla.text import phrase_book
+from vidvla.text import phrase_book, unrelated_tasks
 from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame
 from vidvla.worlds.metaworld import AVDC_TASKS, MetaWorld
@@ -115,12 +115,14 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
     no rival is told apart, the actions have to be as near as those.
     ``nearest``: the same with every rival, chance included.
     ``told_apart``: share of rivals that are told apart, that is, how much the instruction matters.
+    ``still``: share of the rivals that ask for nothing in the scene (:func:`~vidvla.text.unrelated_tasks`) under which
+    the hand goes less than half as far as under the task's own phrase.
     """
     if not family.acts or family.tasks:
         return []
     world, book, rivals = MetaWorld(), phrase_book(), sorted({*AVDC_TASKS, *job.tasks})
     values: dict[str, dict[str, list[float]]] = {
-        metric: {task: [] for task in job.tasks} for metric in ("understood", "nearest", "told_apart")
+        metric: {task: [] for task in job.tasks} for metric in ("understood", "nearest", "told_apart", "still")
     }
     for seed in tqdm(job.seeds, desc=f"phrasings {family.name}"):
         for task in job.tasks:
@@ -136,6 +138,8 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
             others = [t for t in rivals if t != task]
             apart = [t for t in others if _apart(own[t], own[task]) > spread]
             values["told_apart"][task].append(len(apart) / len(others))
+            half = _reach(own[task]) / 2
+            values["still"][task].append(float(np.mean([_reach(own[t]) < half for t in unrelated_tasks(task, rivals)])))
             for phrase in job.phrasings[task]:
                 actions = act(phrase)
                 far = {t: _apart(actions, o) for t, o in own.items()}
@@ -149,7 +153,9 @@ def measure_phrasings(family: Family, job: Job) -> list[Row]:
 
     rows = tasks_and_all(family.name, "understood", "share", values["understood"], share)
     rows += tasks_and_all(family.name, "nearest", "share", values["nearest"], share)
-    return [*rows, *tasks_and_all(family.name, "told_apart", "share", values["told_apart"], mean)]
+    for metric in ("told_apart", "still"):
+        rows += tasks_and_all(family.name, metric, "share", values[metric], mean)
+    return rows
 
 
 FIRST_PHRASES = 24
@@ -160,6 +166,11 @@ TOLD = 8
 
 def _apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(np.abs(one - other).mean())
+
+
+def _reach(actions: NDArray[np.float32]) -> float:
+    """How far the hand is sent by actions (N, A), cm."""
+    return float(np.linalg.norm(actions[:, :3].sum(axis=0)))
 
 
 def measure_speed(family: Family, job: Job) -> list[Row]:
