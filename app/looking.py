@@ -18,6 +18,7 @@ from vidvla.look import (
     action_gaze,
     action_layers,
     future_frames,
+    holds_both,
     place_gaze,
     word_map,
 )
@@ -110,8 +111,10 @@ def inspect(service: Service, family: str, form: Form) -> Inspection:
 
 
 def own_film(rollout: Rollout) -> Rollout:
-    """``rollout`` with the target image in place of a film that another family dreamed, or of none."""
-    if (len(rollout.frames) and not rollout.dreamed_by) or rollout.target is None or rollout.target_time is None:
+    """``rollout`` with the target image in place of its film where attention is of that image alone."""
+    if rollout.target is None or rollout.target_time is None:
+        return rollout
+    if rollout.attention is None or future_frames(rollout.attention) != 1:
         return rollout
     return replace(rollout, frames=rollout.target[None], times=(rollout.target_time,), dreamed_by="")
 
@@ -155,6 +158,8 @@ def from_word(service: Service, seen: Inspection, word: int, layer: int | None, 
     """The places that look at a word, or that change with it, in every shown frame."""
     if seen.attention is not None:
         maps = tuple(word_map(seen.attention, word, number, layer, head) for number in seen.numbers)
+        if not any(heat.any() for heat in maps):
+            return _unknown(seen, "This layer looks at no words: choose one that is named after them.")
         return Row(maps, (), "each frame on its own scale")
     if not seen.labels:
         return _unknown(seen, "It is not told any words.")
@@ -204,6 +209,8 @@ def _of_gaze(seen: Inspection, gaze: Gaze) -> Row:
     if known := words_of(seen.labels):
         word, index = max(known, key=lambda chip: gaze.words[chip[1]])
         rest[0] += f" (“{word}” {percent(gaze.words[index])})"
+    if seen.attention is not None and holds_both(seen.attention):
+        rest.append("the same patches hold both frames")
     if gaze.actions:
         rest.append(f"{percent(gaze.actions)} on action tokens")
     return Row(maps, tuple(float(heat.sum()) for heat in maps), ", ".join(rest))

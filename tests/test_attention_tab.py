@@ -19,6 +19,7 @@ from app.main import launch
 from app.session import SAMPLE, Form
 from app.tabs import attention
 from app.tabs.attention import Inspector, View
+from vidvla.look import mass_by_layer
 from vidvla.registry import families
 from vidvla.service import Service
 from vidvla.worlds.metaworld import simulator_problem
@@ -107,14 +108,27 @@ def test_the_target_image_stands_in_for_a_film_that_another_family_dreamed() -> 
     assert not looking.reads_tokens(seen) and len(read.shares) == 2 and sum(read.shares) == pytest.approx(1)
 
 
-def test_a_chain_of_sub_goals_is_traced_by_gradients() -> None:
+def test_an_edit_is_looked_into_as_its_first_sub_goal() -> None:
     editing = Service(loaded={"susie": families()["susie"].tiny()})
     seen = looking.inspect(editing, "susie", form())
-    assert seen.attention is None and seen.times == (0, 8, 16) and "open" in seen.labels
-    row = looking.from_place(editing, seen, 2, (0.5, 0.5), None, None)
-    assert row.maps[0] is not None and row.maps[1:] == (None, None)
-    assert looking.from_word(editing, seen, 1, None, None).maps[0] is None
-    assert len(looking.from_actions(editing, seen, None, None).maps) == 3
+    target = editing.predict("susie", seen.request).target
+    assert seen.times == (0, 8) and target is not None and (seen.pictures[1] == target).all()
+    assert seen.attention is not None
+    names = seen.attention.layers
+    assert [name for name in names if name.endswith(", words")] == list(names[1::2])
+    row = looking.from_place(editing, seen, 1, (0.5, 0.5), None, None)
+    now, then = row.maps
+    assert now is not None and then is not None and (now == then).all() and "hold both" in row.said
+    at_places = looking.from_place(editing, seen, 1, (0.5, 0.5), 0, None)
+    assert at_places.shares[1] == pytest.approx(1, abs=1e-4) and "0 % on words" in at_places.said
+    assert looking.from_place(editing, seen, 1, (0.5, 0.5), 1, None).shares == (0, 0)  # at words alone
+    assert looking.from_word(editing, seen, 1, None, None).maps[1] is not None
+    assert "no words" in looking.from_word(editing, seen, 1, 0, None).said
+    within, of_words = mass_by_layer(seen.attention)[:2]
+    assert (within.within, within.text) == (pytest.approx(1, abs=1e-4), 0)
+    assert (of_words.within, of_words.text) == (0, pytest.approx(1, abs=1e-4))
+    read = looking.from_actions(editing, seen, None, None)  # of its own inputs, by their gradients
+    assert not looking.reads_tokens(seen) and len(read.shares) == 2 and sum(read.shares) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("count", "shown", "groups"), [

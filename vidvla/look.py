@@ -16,7 +16,7 @@ HeatMap = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Gaze:
-    """What tokens look at on average; everything together sums to 1.
+    """What tokens look at on average; everything together sums to 1, frames that the same tokens hold counted once.
 
     Attributes:
         frames: attention on the places of each frame, the given one first.
@@ -34,7 +34,7 @@ class LayerMass:
     """Where some of one layer's tokens look, as shares of their attention; the shares sum to 1.
 
     Attributes:
-        within: on places of their own frame.
+        within: on places of their own frame, and of others that the same tokens hold.
         across: on the other frames, the given one included.
         text: on the instruction.
         actions: on action tokens.
@@ -56,6 +56,12 @@ def finest_layers(attention: Attention) -> tuple[int, ...]:
 def future_frames(attention: Attention) -> int:
     """How many future frames the maps cover; 0 where only the given frame was looked at."""
     return len(attention.layouts[0].frames) - 1
+
+
+def holds_both(attention: Attention) -> bool:
+    """Whether the given frame and a predicted one are held by the same tokens, so that both are looked at in one."""
+    given, *predicted = attention.layouts[0].frames
+    return given in predicted
 
 
 def look_from(
@@ -207,7 +213,9 @@ def _mass(attention: Attention, index: int, queries: Sequence[tuple[int, range]]
         looks = rows[_slice(tokens)].mean(axis=0)  # (keys,)
         by_frame = np.array([looks[_slice(keys)].sum() for keys in layout.frames])
         within += float(by_frame[own])
-        across += float(by_frame.sum() - by_frame[own])
+        across += sum(
+            float(mass) for mass, keys in zip(by_frame, layout.frames, strict=True) if keys != layout.frames[own]
+        )  # fmt: skip
         text += float(looks[_slice(layout.text)].sum())
         actions += float(looks[_slice(layout.actions)].sum())
     return LayerMass(attention.layers[index], *(mass / len(queries) for mass in (within, across, text, actions)))

@@ -94,7 +94,8 @@ class TokenLayout:
 
     Attributes:
         text: instruction tokens.
-        frames: for each frame, first the given one, its grid's tokens row by row.
+        frames: for each frame, first the given one, its grid's tokens row by row. Frames whose ranges are the same are
+            held by the same tokens.
         actions: one token a future frame, empty where no action is read.
         side: tokens a side of a frame's square grid.
     """
@@ -105,7 +106,7 @@ class TokenLayout:
     side: int
 
     def __len__(self) -> int:
-        return len(self.text) + sum(len(f) for f in self.frames) + len(self.actions)
+        return len(self.text) + sum(len(f) for f in set(self.frames)) + len(self.actions)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Attention:
     """Attention maps of one answer, layer by layer.
 
     Attributes:
-        maps: one (heads, queries, keys) float32 array a layer; rows sum to 1.
+        maps: one (heads, queries, keys) float32 array a layer; rows sum to 1, or to 0 of tokens that look at nothing.
         layouts: which rows and columns of each map are what.
         layers: a name for each layer.
         words: the instruction's tokens as text, in the order of ``layout.text``.

@@ -121,7 +121,7 @@ def build_card(info: FamilyInfo, colour: str) -> Card:
             with gr.Column(elem_classes="vv-section vv-still"):
                 parts["caption"] = gr.HTML()
                 with gr.Row(elem_classes="vv-pair"):
-                    parts["frame"] = picture("Predicted", "vv-click" if info.attends else "")
+                    parts["frame"] = picture("Predicted", "vv-click" if info.attends and info.films else "")
                     parts["true_frame"] = picture("True")
             parts["seeds"] = gr.HTML("", elem_classes="vv-varied")
             parts["what_if"] = gr.HTML("", elem_classes="vv-varied")
@@ -354,7 +354,7 @@ def show_moment(
     time, frame = rollout.times[index], rollout.frames[index]
     place = place or show.most_changed(start.frame, frame)
     true = None if start.truth is None else dict(zip(start.truth.times, start.truth.frames, strict=True)).get(time)
-    attends = looks_from_film(answer)
+    attends = attended(answer, index) is not None
     caption = words.moment(time, service.steps_per_second)
     hint = "click a place to trace it" if attends else ""
     return {
@@ -366,19 +366,18 @@ def show_moment(
     }
 
 
-def looks_from_film(answer: Answer) -> bool:
-    """Whether the attention is of the film that is shown: not where another family dreamed that."""
-    attention, own = answer.rollout.attention, not answer.rollout.dreamed_by
-    return attention is not None and future_frames(attention) > 0 and own and len(answer.rollout.frames) > 0
+def attended(answer: Answer, index: int) -> int | None:
+    """Number (1 to K) of the attention's frame that covers frame ``index`` of the film, None where none does.
 
-
-def attention_frame(answer: Answer, index: int) -> int:
-    """Number (1 to K) of the attention's frame that covers frame ``index`` of the film.
-
-    A family may fill frames in between those that its attention saw; these are spread evenly over the film.
+    A family may fill frames in between those that its attention saw; these are spread evenly over the film. Where the
+    attention is of the target image alone, other frames have none, and a film that another family dreamed has none.
     """
-    assert answer.rollout.attention is not None
-    count, times = future_frames(answer.rollout.attention), answer.rollout.times
+    rollout, times = answer.rollout, answer.rollout.times
+    count = future_frames(rollout.attention) if rollout.attention is not None else 0
+    if not count or rollout.dreamed_by or not times:
+        return None
+    if rollout.target is not None and count == 1:
+        return 1 if times[index] == rollout.target_time else None
     return min(max(-(-times[index] * count // times[-1]), 1), count)
 
 
@@ -397,9 +396,9 @@ def show_looks(
         card.word_map: gr.update(value=heat, label=f"Looks at “{said}”"),
         card.place_map: None,
     }
-    if looks_from_film(answer):
-        looks = look_from(attention, attention_frame(answer, index), place, one_layer, one_head)
-        updates[card.place_map] = show.overlay(first, looks)
+    frame = attended(answer, index)
+    if frame is not None:
+        updates[card.place_map] = show.overlay(first, look_from(attention, frame, place, one_layer, one_head))
     return updates
 
 

@@ -272,7 +272,8 @@ def _wire_card(tab: Compare, card: Card) -> None:
     inputs = [card.answer, tab.moment, card.place, card.word, card.layer, card.head]
     shown = _components(card)
     if card.info.attends:
-        card.frame.select(click, [*inputs[:2], *inputs[3:]], shown, **quiet)
+        if card.info.films:
+            card.frame.select(click, [*inputs[:2], *inputs[3:]], shown, **quiet)
         gr.on([card.word.input, card.head.input], look, inputs, shown, **quiet)
         card.layer.input(pick_layer, inputs[:-1], shown, **quiet)
 

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 
 from vidvla.families.base import Clock
-from vidvla.foundation.backbone import Scene
 from vidvla.foundation.film import GUIDANCE
 from vidvla.foundation.goals import GoalFamily
 from vidvla.nn.attention import capture_attention
-from vidvla.saliency import Traced
 from vidvla.types import Control, ProgressCallback, Request, Rollout
 
 TARGET, ACT = "groot.target", "groot.act"
@@ -68,16 +66,6 @@ class Groot(GoalFamily):
         maps = self.model.attention(trace, scene.text, request.instruction)
         none = np.zeros((0, *picture.shape), np.uint8)
         return Rollout(none, (), actions, maps, clock.done(), target=picture, target_time=self.horizon(request))
-
-    def traced(self, request: Request) -> Traced:
-        """The actions alone, from the frame and the target: attention says what the target looks at."""
-        request = self.own(request)
-        with torch.no_grad():
-            scene = self.model.scene(request)
-            target = self.goal(scene, request, Clock())
-        reads = torch.cat([scene.latents, target]).requires_grad_()
-        actions = self.reach(Scene(scene.pixels, reads[:1], scene.text), reads[1:], request)
-        return Traced(scene.pixels, scene.pixels[:0], actions, reads)
 
 
 FAMILY = Groot

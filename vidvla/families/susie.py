@@ -9,24 +9,24 @@ frame: that is what a few denoising steps and a short training need.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidvla.families.base import Clock
 from vidvla.foundation.backbone import BackboneConfig, Scene
 from vidvla.foundation.film import GUIDANCE, MAX_GUIDANCE
 from vidvla.foundation.goals import GoalFamily, PolicyConfig
 from vidvla.foundation.stages import fill_film_net
+from vidvla.nn.attention import capture_attention
 from vidvla.nn.edit_dit import EditDiT
 from vidvla.pixels import to_float
-from vidvla.saliency import Traced
-from vidvla.text import TEXT_DIM, TextTokens, check_instruction, text_encoder
-from vidvla.types import Control, Glimpse, ProgressCallback, Request, Rollout
+from vidvla.text import TEXT_DIM
+from vidvla.types import Attention, Control, Glimpse, ProgressCallback, Request, Rollout
 from vidvla.worlds.base import Frame
 
 EDIT, REACH = "susie.edit", "susie.reach"
@@ -76,7 +76,7 @@ class Susie(GoalFamily):
     )
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = True
-    attends: ClassVar[bool] = False
+    attends: ClassVar[bool] = True
     horizons: ClassVar[tuple[int, ...]] = HORIZONS
     targets: ClassVar[Control] = K
     controls: tuple[Control, ...] = (GUIDANCE, IMAGE_GUIDANCE, K)
@@ -98,9 +98,12 @@ class Susie(GoalFamily):
         count, actions = self.actor.steps // k, []
         pictures: list[Frame] = []
         told = None if progress is None else _of_chain(progress, pictures, count)
-        for _ in range(count):
-            with clock.part("sub-goals"):
+        maps: Attention | None = None
+        for index in range(count):
+            look = attention and not index  # at the first edit, which is what is acted on
+            with capture_attention() if look else nullcontext() as trace, clock.part("sub-goals"):
                 goal = self.goal(scene, request, clock, told, over=given)
+            maps = maps or self.model.attention(trace, scene.text, request.instruction)
             with clock.part("actions"):
                 actions.append(self.to_world(self.reach(scene, goal, request)))
             with clock.part("decode"):
@@ -108,7 +111,7 @@ class Susie(GoalFamily):
             # the sub-goal is what is seen once it is reached
             scene = Scene(to_float(pictures[-1])[None].to(self.model.device), goal, given.text)
         return Rollout(
-            np.stack(pictures), tuple(range(k, k * count + 1, k)), np.concatenate(actions), None, clock.done(),
+            np.stack(pictures), tuple(range(k, k * count + 1, k)), np.concatenate(actions), maps, clock.done(),
             target=pictures[0], target_time=k,
         )  # fmt: skip
 
@@ -118,23 +121,6 @@ class Susie(GoalFamily):
     def reach(self, scene: Scene, goal: Tensor, request: Request) -> Tensor:
         """The actions up to the sub-goal alone: who looks again then asks for the next one."""
         return super().reach(scene, goal, request)[: self.horizon(request)]
-
-    def traced(self, request: Request) -> Traced:
-        """The chain of edits and actions; sub-goals are passed on as they are painted, without rounding."""
-        request = self.own(request)
-        with torch.no_grad():
-            seen = self.model.scene(request)
-        pixels, words = (value.clone().requires_grad_() for value in (seen.pixels, seen.text.tokens))
-        given = scene = Scene(pixels, self.model.codec.encode(pixels), TextTokens(words, seen.text.mask))
-        film, actions = [], []
-        with sdpa_kernel(SDPBackend.MATH):  # the one that can be derived twice
-            for _ in range(self.actor.steps // self.horizon(request)):
-                goal = self.goal(scene, request, Clock())
-                actions.append(self.reach(scene, goal, request))
-                film.append(self.model.paint(goal[:, None], given))
-                scene = Scene(film[-1], goal, given.text)
-        labels = text_encoder().words(check_instruction(request.instruction))
-        return Traced(pixels, torch.cat(film), torch.cat(actions), None, words, labels)
 
 
 def _of_chain(progress: ProgressCallback, pictures: Sequence[Frame], count: int) -> ProgressCallback:

@@ -134,5 +134,5 @@ class FilmModel:
         words = ("(none)", *text_encoder().words(check_instruction(instruction)))
         layouts = self.net.layouts(len(words))
         count = len(layouts)
-        maps = tuple(m[0].cpu().numpy() for m in trace.maps[-count:])
+        maps = tuple(m.cpu().numpy() for m in self.net.laid_out([m[0] for m in trace.maps[-count:]], len(words)))
         return Attention(maps, layouts, tuple(trace.layers[-count:]), words)

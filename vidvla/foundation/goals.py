@@ -34,6 +34,7 @@ from vidvla.foundation.two_nets import TwoNetFamily
 from vidvla.nn.goal_policy import GoalPolicy
 from vidvla.nn.video_dit import VideoActionDiT
 from vidvla.pixels import to_float
+from vidvla.saliency import Traced
 from vidvla.text import TextTokens
 from vidvla.train.loop import TrainConfig
 from vidvla.types import DENOISING_STEPS, Control, ProgressCallback, Request
@@ -276,3 +277,13 @@ class GoalFamily(TwoNetFamily):
         request = self.own(request)
         scene = self.model.scene(request)
         return self.to_world(self.reach(scene, self.goal(scene, request, Clock()), request))
+
+    def traced(self, request: Request) -> Traced:
+        """The actions alone, from the frame and the goal: attention says what the goal looks at."""
+        request = self.own(request)
+        with torch.no_grad():
+            scene = self.model.scene(request)
+            goal = self.goal(scene, request, Clock())
+        reads = torch.cat([scene.latents, goal]).requires_grad_()
+        actions = self.reach(Scene(scene.pixels, reads[:1], scene.text), reads[1:], request)
+        return Traced(scene.pixels, scene.pixels[:0], actions, reads)

@@ -40,6 +40,18 @@ def capture_attention() -> Iterator[AttentionTrace]:
         _trace.reset(token)
 
 
+def _keep(q: Tensor, k: Tensor, mask: Tensor | None, label: str) -> None:
+    """Add the map of queries (B, h, N, d) over keys (B, h, M, d) to the trace, where one is recorded."""
+    trace = _trace.get()
+    if trace is None:
+        return
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    trace.maps.append(scores.softmax(dim=-1).detach())
+    trace.layers.append(label)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with normalised queries and keys (Dehghani et al. 2023, ViT-22B).
 
@@ -65,13 +77,7 @@ class SelfAttention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.n_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         mask = None if visible is None else visible[:, None, None, :]
-        trace = _trace.get()
-        if trace is not None:
-            scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            trace.maps.append(scores.softmax(dim=-1).detach())
-            trace.layers.append(self.label)
+        _keep(q, k, mask, self.label)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))
 
@@ -84,13 +90,15 @@ class CrossAttention(nn.Module):
     Args:
         d_model: width D of both sequences.
         n_heads: heads; must divide ``d_model``.
+        label: the name under which traces keep this layer's maps, (B, heads, N, M).
     """
 
-    def __init__(self, d_model: int, n_heads: int) -> None:
+    def __init__(self, d_model: int, n_heads: int, label: str = "cross-attention") -> None:
         super().__init__()
         if d_model % n_heads:
             raise ValueError(f"expected n_heads to divide d_model, got {n_heads} and {d_model}")
         self.n_heads = n_heads
+        self.label = label
         self.q, self.kv = nn.Linear(d_model, d_model), nn.Linear(d_model, 2 * d_model)
         self.q_norm = nn.RMSNorm(d_model // n_heads)
         self.k_norm = nn.RMSNorm(d_model // n_heads)
@@ -102,6 +110,8 @@ class CrossAttention(nn.Module):
         """x (B, N, D) looks at memory (B, M, D), at what ``visible`` (B, M) bool says or at all -> (B, N, D)."""
         q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.n_heads)
         k, v = rearrange(self.kv(memory), "b m (two h d) -> two b h m d", two=2, h=self.n_heads)
+        q, k = self.q_norm(q), self.k_norm(k)
         mask = None if visible is None else visible[:, None, None, :]
-        y = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=mask)
+        _keep(q, k, mask, self.label)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out(rearrange(y, "b h n d -> b n (h d)"))

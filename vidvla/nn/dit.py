@@ -58,7 +58,7 @@ class DiTBlock(nn.Module):
         d_model: width D of the tokens.
         n_heads: attention heads.
         cond_dim: width of the condition.
-        label: name of the attention layer in traces.
+        label: name of the self-attention in traces; that of the cross-attention says ``words`` after it.
         cross: also look at a second sequence, between self-attention and feed-forward.
     """
 
@@ -74,7 +74,7 @@ class DiTBlock(nn.Module):
         nn.init.zeros_(self.gates.weight)
         nn.init.constant_(self.gates.bias, 0.5)  # not adaLN-zero's 0: short trainings start faster half open
         self.cross_norm = nn.LayerNorm(d_model) if cross else None
-        self.cross = CrossAttention(d_model, n_heads) if cross else None
+        self.cross = CrossAttention(d_model, n_heads, f"{label}, words") if cross else None
 
     def forward(
         self,

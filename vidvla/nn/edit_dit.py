@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidvla.nn.video_dit import Hidden, VideoActionDiT
@@ -63,6 +66,19 @@ class EditDiT(VideoActionDiT):
             x = block(x, now, memory=narrow, memory_visible=visible)
         return Hidden(x[:, None], wide.mean(dim=1, keepdim=True), None)
 
+    def layouts(self, text_tokens: int) -> tuple[TokenLayout, ...]:
+        """Two a layer: places look at each other, then at the words."""
+        return tuple(layout for layout in super().layouts(text_tokens) for _ in range(2))
+
     def _layout(self, text_tokens: int, side: int, with_actions: bool) -> TokenLayout:
-        """The future frame's places alone."""
-        return TokenLayout(range(0), (range(0), range(side * side)), range(side * side, side * side), side)
+        """The words, and places that hold both frames, the given one in their channels."""
+        places = range(text_tokens, text_tokens + side * side)
+        return TokenLayout(range(text_tokens), (places, places), range(places.stop, places.stop), side)
+
+    def laid_out(self, maps: Sequence[Tensor], text_tokens: int) -> list[Tensor]:
+        """Words look at nothing; places at places in one map of a layer, at words in the next."""
+        before = (text_tokens, 0)
+        return [
+            F.pad(one, (0, one.shape[-2], *before) if index % 2 else (*before, *before))
+            for index, one in enumerate(maps)
+        ]  # fmt: skip

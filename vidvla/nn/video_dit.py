@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,10 +163,14 @@ class VideoActionDiT(nn.Module):
         return rearrange(patches, "b (t h w) (c p q) -> b t c (h p) (w q)", h=side, w=side, p=p, q=p, c=self.channels)
 
     def layouts(self, text_tokens: int) -> tuple[TokenLayout, ...]:
-        """The layout of every attention layer's sequence, in the order of the layers."""
+        """The layout of every traced map's sequence, in the order of the maps."""
         fine = self._layout(text_tokens, self.side, with_actions=False)
         wide = self._layout(text_tokens, self.side // 2 if self.merge else self.side, with_actions=True)
         return (*[fine] * len(self.fine_in), *[wide] * len(self.blocks), *[fine] * len(self.fine_out))
+
+    def laid_out(self, maps: Sequence[Tensor], text_tokens: int) -> list[Tensor]:
+        """Traced maps (heads, queries, keys) of one call, their rows and columns as :meth:`layouts` says."""
+        return list(maps)
 
     def _layout(self, text_tokens: int, side: int, with_actions: bool) -> TokenLayout:
         starts = [text_tokens + side * side * t for t in range(self.n_future + 2)]
