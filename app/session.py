@@ -19,7 +19,7 @@ from vidvla.drive import MOST_SEEDS
 from vidvla.eval.rollouts import Execution
 from vidvla.foundation.film import MAX_STEPS
 from vidvla.images import read_upload
-from vidvla.service import HORIZON, Service
+from vidvla.service import HORIZON, Service, ran_out
 from vidvla.turns import SEATS
 from vidvla.types import Glimpse, Request, Rollout
 from vidvla.views import FamilyInfo, Quality, SceneView
@@ -241,7 +241,7 @@ def failure(error: Exception, whose: str) -> str:
     """What to show of an error: its own sentence where it was raised on purpose, else that it is ours."""
     if isinstance(error, ValueError):
         return sentence(error)
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if ran_out(error):
         log.exception("%s ran out of memory", whose, exc_info=error)
         return f"{whose} ran out of memory."
     log.exception("%s failed", whose, exc_info=error)

@@ -51,6 +51,11 @@ def busy(text: str) -> str:
     return f'<div class="vv-busy" role="status"><span class="vv-spin"></span>{escape(text)}</div>'
 
 
+def settled(html: str | None) -> str:
+    """``html`` unless that is a spinner, which nobody waits for any more."""
+    return "" if html is None or 'class="vv-busy"' in html else html
+
+
 def heading(text: str, hint: str = "") -> str:
     """The title of a column's section, and a muted hint beside it."""
     return f'<div class="vv-heading"><b>{escape(text)}</b><span>{escape(hint)}</span></div>'

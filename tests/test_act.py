@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_app import CHROMIUM, CHROMIUM_OPTIONS
 
-from app import acting
+from app import acting, words
 from app.acting import Acted, Question, Started
 from app.main import launch
 from app.session import Asked, Failed
@@ -67,6 +67,18 @@ def test_what_is_watched_is_what_is_executed(service: Service) -> None:
     assert [look.step for look in watched.looks] == [0, 8] and watched.execution.plans == 2
     assert (watched.looks[1].frame == plain.frames[8]).all()
     assert watched.seconds > 0
+
+
+@needs_simulator
+@pytest.mark.parametrize(("k", "looks"), [("4", [0, 4, 8, 12]), ("16", [0])])
+def test_a_sub_goal_is_gone_for_until_the_next_is_due(k: str, looks: list[int]) -> None:
+    editing = Service(loaded={"susie": families()["susie"].tiny()})
+    scene = editing.scene("door-open", 900_001)
+    request = Request(scene.frame, scene.instruction, seed=3, steps=1, options={"susie.k": k})
+    *_, watched = editing.watch("susie", scene, request, limit=16)
+    *_, plain = editing.execute("susie", scene, request, limit=16)
+    assert [look.step for look in watched.looks] == looks
+    assert (watched.execution.actions == plain.actions).all()
 
 
 def test_families_that_cannot_act_say_so(service: Service) -> None:
@@ -184,16 +196,22 @@ def test_one_failure_stays_in_its_column(
     assert [event.family for event in events if isinstance(event, Asked)] == ["gr2", "vmc", "bc"]
     said = {event.family: event.sentence for event in events if isinstance(event, Failed)}
     assert said == {
-        "gr2": "GR-2 style ran out of memory.",
+        "gr2": "Expected memory for an answer of GR-2 style, but it ran out: free some and ask again.",
         "vmc": "Expected button-press, all that World Models (V-M-C) knows, got door-open.",
     }
     last = [event for event in events if isinstance(event, Acted)][-1]
     assert last.family == "bc" and last.watched.execution.done
     updates = list(page.act(*vars(question).values()))
-    assert any("ran out of memory" in str(update.get(page.columns["gr2"].status)) for update in updates)
+    assert any("it ran out" in str(update.get(page.columns["gr2"].status)) for update in updates)
     ends = [update for update in updates if page.columns["bc"].film in update][-1]
     assert "vv-badge" in ends[page.columns["bc"].status]
     assert ends[page.columns["bc"].film].endswith(".mp4")
+
+
+def test_stopping_keeps_what_is_known(page: Act) -> None:
+    said = [words.badge(True, "after 8 steps"), words.busy("waiting"), words.message("It ran out of memory.")]
+    updates = page.stopped(*said)
+    assert [updates[column.status] for column in page.columns.values()] == [said[0], "", said[2]]
 
 
 def test_forgotten_looks_say_so(service: Service, page: Act) -> None:

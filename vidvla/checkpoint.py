@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,6 +76,14 @@ def save(folder: Path, nets: dict[str, nn.Module], config: dict[str, Any], bits:
             else:
                 tensors[full] = kept.half()
     write(folder, tensors, config)
+
+
+def precision(folder: Path) -> str:
+    """In what numbers a checkpoint's weights are written: fp16, int8 and fp16."""
+    names = {"I8": "int8", "F16": "fp16", "F32": "fp32"}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        found = {file.get_slice(key).get_dtype() for key in file.keys() if not key.endswith(SCALE)}  # noqa: SIM118
+    return " and ".join(names[kind] for kind in names if kind in found)
 
 
 def _to_rows(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,18 +54,22 @@ UNKNOWN_UPLOAD = "Nobody knows what happens in an uploaded picture: the dream ha
 UNKNOWN_SAMPLE = "A stored picture cannot be simulated: the dream has no truth beside it."
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether ``error`` is for want of memory, on a CPU or a GPU."""
+    told = ("out of memory", "not enough memory", "can't allocate memory")  # the last two: torch on a CPU
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in told)
+
+
 @contextmanager
 def enough_memory(title: str) -> Iterator[None]:
     """ValueError with one sentence where memory runs out while ``title`` is at work."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        told = ("out of memory", "not enough memory", "can't allocate memory")  # the last two: torch on a CPU
-        if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in told):
+        if not ran_out(error):
             raise
-        raise ValueError(
-            f"expected memory for an answer of {title}, but it ran out: free some and ask again"
-        ) from error
+        said = f"expected memory for an answer of {title}, but it ran out: free some and ask again"
+        raise ValueError(said) from error
 
 
 class Service(Scenes):
@@ -181,7 +185,7 @@ class Service(Scenes):
     def _dreamed(self, rollout: Rollout, request: Request) -> Rollout:
         """``rollout`` with the film that a world model dreams from its actions, or a note on why without."""
         problems = []
-        for info in self.drivable():
+        for info in (known for known in self.drivable() if known.general):  # others would dream their own task
             try:
                 film = self._awake(info.name)(replace(request, actions=rollout.actions))
             except checkpoint.CheckpointError:
@@ -213,26 +217,26 @@ class Service(Scenes):
     # acting
 
     def execute(
-        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+        self, name: str, scene: SceneView, request: Request, *, execute: int | None = None, limit: int = EPISODE_STEPS
     ) -> Iterator[Execution]:
         """Run a family in the simulator for at most ``limit`` control steps; yields after every chunk.
 
         Args:
             request: what is asked at every look, with the frame that is seen then, and another seed each time.
-            execute: control steps between looks.
+            execute: control steps between looks; where None, as many as the family asks for, or 8.
         """
         family = self.family(name)
         if not family.acts:
             raise ValueError(f"expected a family that acts, got {name}")
-
-        policy = self._policy(family, request)
-
-        yield from filmed_loop(
-            self._world, policy, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
-        )
+        stride = execute or family.commits(request) or EXECUTE
+        with enough_memory(family.title):
+            yield from filmed_loop(
+                self._world, self._policy(family, request), scene.state, scene.frame, self._world_lock, steps=limit,
+                execute=stride,
+            )  # fmt: skip
 
     def watch(
-        self, name: str, scene: SceneView, request: Request, *, execute: int = EXECUTE, limit: int = EPISODE_STEPS
+        self, name: str, scene: SceneView, request: Request, *, execute: int | None = None, limit: int = EPISODE_STEPS
     ) -> Iterator[Watched]:
         """:meth:`execute`, with the whole answer at every look: what was imagined, and how long it took.
 
@@ -250,9 +254,11 @@ class Service(Scenes):
             with self._thinking, torch.inference_mode():
                 return family(_again(request, frame, plan))
 
-        yield from watched_loop(
-            self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=execute
-        )
+        stride = execute or family.commits(request) or EXECUTE
+        with enough_memory(family.title):
+            yield from watched_loop(
+                self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=stride
+            )
 
     def _policy(self, family: Family, request: Request) -> Policy:
         """What ``family`` does at every look: asked as in ``request``, with what is seen then and another seed."""

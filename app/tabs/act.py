@@ -117,7 +117,7 @@ class Act:
                         shown = 0
                         yield {self.columns[name].status: words.busy("looking at the scene")}
                     case acting.Acted(name, watched):
-                        yield from show_progress(self.columns[name], self.service, watched, shown)
+                        yield from show_progress(self.columns[name], self.service, watched, shown, self.limit)
                         shown = len(watched.execution.frames)
                         if watched.execution.done:
                             yield show_end(self.columns[name], self.service, watched)
@@ -127,10 +127,14 @@ class Act:
             yield {self.message: words.message(session.failure(error, "The run"))}
         yield self._busy(False)
 
-    def stopped(self) -> Updates:
-        """After a run was cut short: its films so far stay, and nobody waits any more."""
+    def stopped(self, *statuses: str | None) -> Updates:
+        """After a run was cut short: films and verdicts so far stay, and nobody waits any more.
+
+        Args:
+            statuses: what the columns say.
+        """
         return {self.message: words.message(STOPPED, "quiet"), **self._busy(False)} | {
-            column.status: "" for column in self.columns.values()
+            column.status: words.settled(said) for column, said in zip(self.columns.values(), statuses, strict=True)
         }
 
     def _busy(self, running: bool) -> Updates:
@@ -162,14 +166,16 @@ def _figures(watched: Watched) -> str:
     return words.figures(rows, "")
 
 
-def show_progress(column: Column, service: Service, watched: Watched, shown: int) -> Iterator[Updates]:
-    """The steps of one more chunk, every second one a picture, after the first ``shown`` frames."""
+def show_progress(
+    column: Column, service: Service, watched: Watched, shown: int, limit: int
+) -> Iterator[Updates]:  # fmt: skip
+    """The steps of one more chunk of at most ``limit``, every second one a picture, after the first ``shown``."""
     now = watched.execution
     yield {column.figures: _figures(watched)}
     for frame in acting.pairs(watched, shown)[::2]:
         yield {column.live: frame}
     rate = service.steps_per_second
-    yield {column.live: acting.pairs(watched, now.steps)[0], column.status: words.execution(now, rate, EPISODE_STEPS)}
+    yield {column.live: acting.pairs(watched, now.steps)[0], column.status: words.execution(now, rate, limit)}
 
 
 def show_end(column: Column, service: Service, watched: Watched) -> Updates:
@@ -318,7 +324,7 @@ def _wire(page: Act, tab: gr.Tab) -> None:
         show_progress="hidden", api_name="act", preprocess=False,  # the handler says what is wrong with a value
     )  # fmt: skip
     statuses = [column.status for column in page.columns.values()]
-    page.stop.click(page.stopped, None, [*buttons, *statuses], cancels=[running], **quiet)
+    page.stop.click(page.stopped, statuses, [*buttons, *statuses], cancels=[running], **quiet)
     for column in page.columns.values():
         shown = [column.caption, column.saw, column.imagined, column.came]
         column.look.input(

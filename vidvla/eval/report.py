@@ -336,7 +336,8 @@ Source of the idea: {source}. World: {world}, 128 x 128 pixels, 16 control steps
 
 {phases}
 
-Weights are fp16 safetensors, the averaged (EMA) ones. Minutes are wall-clock, threads are CPU threads of two cores.
+Weights are safetensors ({precision}), the averaged (EMA) ones. Minutes are wall-clock, threads are CPU threads of two
+cores.
 
 ## Figures
 
@@ -373,7 +374,7 @@ def card(name: str, folder: Path, benchmarks: Path) -> str:
                 body.append([row["metric"], f"{row['value']:.4g}", row["unit"], interval, str(row["n"])])
     return CARD.format(
         title=kind.title, summary=kind.summary, differs=f"\n\n{kind.differs}" if kind.differs else "",
-        source=kind.source, world=config["world"],
+        source=kind.source, world=config["world"], precision=checkpoint.precision(folder),
         phases=_phases(config["trained"]), figures=_table(["metric", "value", "unit", "95 %", "n"], body),
     )  # fmt: skip
 

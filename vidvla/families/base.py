@@ -231,6 +231,10 @@ class Family(ABC):
             raise ValueError(f"expected a family that predicts actions, got {self.name}")
         return actions
 
+    def commits(self, request: Request) -> int | None:
+        """Control steps that it goes on one answer to ``request``; None where it leaves that to whoever runs it."""
+        return None
+
     @classmethod
     def offered(cls, config: Mapping[str, Any]) -> tuple[Control, ...]:
         """The controls that a checkpoint with ``config`` has the weights for."""

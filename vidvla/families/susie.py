@@ -118,6 +118,10 @@ class Susie(GoalFamily):
     def image_guidance(self, request: Request) -> float:
         return float(self.option(request, IMAGE_GUIDANCE.name))
 
+    def commits(self, request: Request) -> int:
+        """Until the sub-goal is to be reached."""
+        return self.horizon(request)
+
     def reach(self, scene: Scene, goal: Tensor, request: Request) -> Tensor:
         """The actions up to the sub-goal alone: who looks again then asks for the next one."""
         return super().reach(scene, goal, request)[: self.horizon(request)]
