@@ -20,10 +20,10 @@ from app.tabs.card import Updates
 from app.tabs.compare import MODELS
 from app.tabs.models import BENCHMARKS
 from app.tabs.panel import FIRST_TASK, FRESH_SEED, examples_of, task_choices
+from app.tabs.variants import build_sampling, open_number
 from vidvla.data.record import EVAL_SEEDS
 from vidvla.eval.rollouts import EPISODE_STEPS, EXECUTE, Watched
 from vidvla.service import Service
-from vidvla.types import DENOISING_STEPS
 from vidvla.views import FamilyInfo
 
 ABOUT = (
@@ -252,7 +252,7 @@ def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
             with gr.Row(elem_classes="vv-asked"):
                 parts["task"] = gr.Dropdown(task_choices(service), value=FIRST_TASK, label="Task", min_width=100)
                 with gr.Row(elem_classes="vv-seed"):
-                    parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
+                    parts["seed"] = open_number(FRESH_SEED, "Scene seed", min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 parts["instruction"] = gr.Textbox(
                     service.phrasings(FIRST_TASK)[0], label="Instruction", lines=1, max_lines=1,
@@ -274,10 +274,7 @@ def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
                 label="Families", show_label=False, container=False, elem_classes="vv-families",
             )  # fmt: skip
             with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="vv-asked"):
-                plain: Any = {"buttons": []}
-                parts["steps"] = gr.Slider(1, 16, DENOISING_STEPS, step=1, label="Denoising steps", **plain)
-                parts["guidance"] = gr.Slider(0, 5, 1, step=0.25, label="Guidance", **plain)
-                parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
+                parts |= build_sampling()
             gr.HTML(f'<p class="vv-scope">Layouts from seed {EVAL_SEEDS.start:,} up are unseen in training.</p>')
     return parts
 

@@ -15,9 +15,9 @@ from app.tabs import card as cards
 from app.tabs.card import ALL, Updates
 from app.tabs.compare import MODELS
 from app.tabs.panel import FIRST_TASK, FRESH_SEED, examples_of, first_sample, task_choices
+from app.tabs.variants import build_sampling, open_number
 from vidvla.look import action_mass_by_layer, future_frames, mass_by_layer
 from vidvla.service import Service
-from vidvla.types import DENOISING_STEPS
 from vidvla.views import FamilyInfo
 
 ABOUT = (
@@ -280,7 +280,7 @@ def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
             with gr.Row(elem_classes="vv-asked"):
                 parts["task"] = gr.Dropdown(tasks, value=first, label="Task" if simulated else "Sample", min_width=100)
                 with gr.Row(elem_classes="vv-seed", visible=simulated):
-                    parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
+                    parts["seed"] = open_number(FRESH_SEED, "Scene seed", min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 parts["instruction"] = gr.Textbox(
                     examples[0][0] if examples else "", label="Instruction", lines=1, max_lines=1,
@@ -301,10 +301,7 @@ def _build_question(service: Service, infos: Sequence[FamilyInfo]) -> Updates:
             missing = [f"{info.title}: {info.problem}." for info in infos if info.problem is not None]
             gr.HTML(words.messages(missing, "quiet"), visible=bool(missing))
             with gr.Accordion("Sampling", open=False), gr.Row(elem_classes="vv-asked"):
-                plain: Any = {"buttons": []}
-                parts["steps"] = gr.Slider(1, 16, DENOISING_STEPS, step=1, label="Denoising steps", **plain)
-                parts["guidance"] = gr.Slider(0, 5, 1, step=0.25, label="Guidance", **plain)
-                parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
+                parts |= build_sampling()
     return parts
 
 

@@ -19,6 +19,7 @@ from app.tabs.compare import MODELS
 from app.tabs.duo import Duo, Side
 from app.tabs.models import BENCHMARKS, Row, read_figures
 from app.tabs.panel import FIRST_TASK, FRESH_SEED
+from app.tabs.variants import open_number
 from vidvla.eval.pairs import Both
 from vidvla.eval.rollouts import RANK_STEPS, Execution
 from vidvla.service import Service
@@ -204,7 +205,7 @@ def _build_live(service: Service, infos: Sequence[FamilyInfo], limit: int) -> Li
         parts["task"] = gr.Dropdown(list(service.trained_tasks()), value=FIRST_TASK, label="Task", min_width=80)
     with gr.Row(elem_classes="vv-asked"):
         with gr.Row(elem_classes="vv-seed"):
-            parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
+            parts["seed"] = open_number(FRESH_SEED, "Scene seed", min_width=70)
             parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
         parts["run"] = gr.Button(
             "Run in both", variant="primary", elem_classes="vv-primary", min_width=80, interactive=problem is None

@@ -13,6 +13,7 @@ from app.tabs import duo as pairs
 from app.tabs.card import Updates
 from app.tabs.compare import MODELS
 from app.tabs.duo import Duo
+from app.tabs.variants import open_number
 from vidvla.data.record import EVAL_SEEDS
 from vidvla.eval.pairs import Run
 from vidvla.service import TAU, Service
@@ -160,7 +161,7 @@ def _build_replay(service: Service) -> dict[str, Any]:
         parts["generation"] = gr.Radio([], label="Generation to replay", elem_classes="vv-chips vv-generations")
         with gr.Row(elem_classes="vv-asked"):
             with gr.Row(elem_classes="vv-seed"):
-                parts["seed"] = gr.Number(EVAL_SEEDS.start, label="Scene seed", precision=0, min_width=70)
+                parts["seed"] = open_number(EVAL_SEEDS.start, "Scene seed", min_width=70)
                 parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
             parts["tau"] = gr.Slider(
                 *TAU, 1.0, step=0.1, label="Temperature of the dream", buttons=[], min_width=200

@@ -11,11 +11,10 @@ from app import session, show, words
 from app.session import SAMPLE, SCENE, UPLOAD, Form, Start
 from app.tabs import card as cards
 from app.tabs.card import Updates
-from app.tabs.variants import open_slider
+from app.tabs.variants import build_sampling, open_number, open_slider
 from vidvla.data.record import EVAL_SEEDS
 from vidvla.drive import MOST_SEEDS
 from vidvla.service import COMPARED, HORIZON, Service
-from vidvla.types import DENOISING_STEPS
 
 FRESH_SEED = EVAL_SEEDS.stop
 """Layouts from here on were neither trained nor measured on."""
@@ -135,7 +134,7 @@ def _build_source(service: Service) -> Updates:
             with gr.Column(visible=offered[0] == SCENE) as parts["scene"]:
                 parts["task"] = gr.Dropdown(task_choices(service), value=FIRST_TASK, label="Task", min_width=100)
                 with gr.Row(elem_classes="vv-seed"):
-                    parts["seed"] = gr.Number(FRESH_SEED, label="Scene seed", precision=0, min_width=70)
+                    parts["seed"] = open_number(FRESH_SEED, "Scene seed", min_width=70)
                     parts["dice"] = gr.Button("New scene", size="sm", min_width=60, elem_classes="vv-dice")
                 gr.HTML(f'<p class="vv-scope">No model trained on seeds from {EVAL_SEEDS.start:,} up.</p>')
             with gr.Column(visible=offered[0] == UPLOAD) as parts["scope"]:
@@ -181,13 +180,7 @@ def build_panel(service: Service) -> Panel:
             [words.choice(info) for info in infos], value=asked, label="Families", elem_classes="vv-families"
         )
         with gr.Accordion("Sampling", open=False):
-            parts["steps"] = open_slider(
-                1, 16, DENOISING_STEPS, step=1, label="Denoising steps", info="1 shows the mean future"
-            )
-            parts["guidance"] = open_slider(
-                0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction, unless a family has its own"
-            )
-            parts["noise_seed"] = gr.Number(0, label="Noise seed", precision=0)
+            parts |= build_sampling()
             parts["seeds"] = open_slider(
                 1, MOST_SEEDS, 1, step=1, label="Seeds", info="several show where a family is unsure"
             )

@@ -13,7 +13,7 @@ from app import pictures, show, words
 from app.driving import ERROR_TOP, SPREAD_TOP
 from app.session import Answer
 from vidvla.drive import difference, spread
-from vidvla.types import Control, Rollout
+from vidvla.types import DENOISING_STEPS, Control, Rollout
 from vidvla.views import FamilyInfo
 from vidvla.worlds.base import Frame
 
@@ -28,6 +28,24 @@ def open_slider(low: float, high: float, value: float, **more: Any) -> gr.Slider
     slider = gr.Slider(low, high, value, buttons=[], **more)
     slider.preprocess = lambda payload: payload
     return slider
+
+
+def open_number(value: float, label: str, **more: Any) -> gr.Number:
+    """A field for a whole number that passes on whatever comes, as :func:`open_slider` does."""
+    number = gr.Number(value, label=label, precision=0, **more)
+    number.preprocess = lambda payload: payload
+    return number
+
+
+def build_sampling() -> dict[str, Any]:
+    """How an answer is drawn: its steps, its guidance and its noise."""
+    return {
+        "steps": open_slider(1, 16, DENOISING_STEPS, step=1, label="Denoising steps", info="1 shows the mean future"),
+        "guidance": open_slider(
+            0, 5, 1, step=0.25, label="Guidance", info="weight of the instruction, unless a family has its own"
+        ),
+        "noise_seed": open_number(0, "Noise seed"),
+    }
 
 
 def build_control(control: Control) -> Any:
