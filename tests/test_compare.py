@@ -380,18 +380,21 @@ def address() -> Iterator[str]:
     page.close()
 
 
-def test_the_api_refuses_what_is_out_of_range_with_the_range(address: str) -> None:
+@pytest.mark.parametrize("door", ["/predict", "/look_inside", "/act"])
+def test_the_api_refuses_what_is_out_of_range_with_the_range(address: str, door: str) -> None:
     from gradio_client import Client
 
     client = Client(address, verbose=False)
-    found = client.view_api(print_info=False, return_format="dict")["named_endpoints"]["/predict"]["parameters"]
+    found = client.view_api(print_info=False, return_format="dict")["named_endpoints"][door]["parameters"]
     names = {entry["label"]: entry["parameter_name"] for entry in reversed(found)}  # the panel's come first
     empty = {entry["parameter_name"]: None for entry in found if not entry["parameter_has_default"]}
     for label, value, said in (
         ("Guidance", 50, "guidance from 0 to 10, got 50"), ("Denoising steps", 400, "from 1 to 32, got 400"),
-        ("Seeds", 99, "from 1 to 8, got 99"),
+        ("Seeds", 99, "from 1 to 8, got 99"), ("Noise seed", 1.5, "noise seed from 0 to 2147483647, got 1.5"),
     ):  # fmt: skip
-        job = client.submit(**empty | {names[label]: value}, api_name="/predict")
+        if label not in names:
+            continue
+        job = client.submit(**empty | {names[label]: value}, api_name=door)
         job.result(timeout=240)
         assert said in str(job.outputs()), label
 
