@@ -174,7 +174,7 @@ def test_seeds_part_and_the_band_holds_them_all(service: Service, form: Form) ->
         assert (edges[0] <= rollout.actions).all() and (rollout.actions <= edges[1]).all()
     assert (edges[1] > edges[0]).any()
     html = variants.over_seeds(gr2, 16)
-    assert "Over 4 seeds" in html and html.count("<img") == 2 and variants.SAME not in html
+    assert "Over 4 seeds" in html and html.count("<img") == 4 and variants.SAME not in html  # of target and film
     assert variants.SAME in variants.over_seeds(bc, 16) and "<img" not in variants.over_seeds(bc, 16)
     (first,) = [event for event in events if isinstance(event, Answer) and event.family == "gr2"]
     assert variants.over_seeds(first, 16) == "" and variants.band(first) is None
@@ -188,8 +188,18 @@ def test_two_instructions_are_told_apart(service: Service, form: Form) -> None:
     assert answer.other is not None and (answer.other.frames == alone.frames).all()
     assert (answer.other.frames != answer.rollout.frames).any() and answer.seeds == ()
     html = variants.what_if(answer, 16)
-    assert html.count("<img") == 3 and "<b>it" not in html and "difference" in html
+    assert html.count("<img") == 6 and "<b>it" not in html and "difference" in html
     assert "dashed" in variants.what_if(varied["bc"], 16)
+
+
+def test_target_images_part_too(form: Form) -> None:
+    planning = sampled(Service(loaded={"groot": families()["groot"].tiny()}))
+    events = asked(planning, dataclasses.replace(form, families=("groot",), seeds=3, other="close it"))
+    answers = [event.answer for event in events if isinstance(event, Varied)]
+    html = variants.over_seeds(answers[-1], 16)
+    assert html.count("<img") == 2 and "target: spread" in html and "of 255" in html
+    told = variants.what_if(answers[-1], 16)
+    assert told.count("<img") == 3 and "target: difference" in told
 
 
 def test_action_plots_shade_seeds_and_dash_the_other_instruction() -> None:

@@ -102,11 +102,16 @@ def formed(films: Sequence[Frame], rollout: Rollout) -> str:
     """:func:`forming` of ``films`` on the way and what they ended as, which the answer shows."""
     if not films:
         return ""
-    last = rollout.frames
-    if rollout.target is not None and (rollout.dreamed_by or not len(last)):  # its film is another family's
-        last = rollout.target[None]
+    last, target = rollout.frames, aim(rollout)
+    if target is not None:
+        last = target[None]
     every = max(1, len(last) // len(films[-1]))  # frames that were filled in were not denoised with the others
     return forming([*films, last[every - 1 :: every]], done=True)
+
+
+def aim(rollout: Rollout) -> Frame | None:
+    """The target image of a family whose own that is: not where it is a frame of its film."""
+    return rollout.target if rollout.dreamed_by or not len(rollout.frames) else None
 
 
 # other seeds, another instruction
@@ -134,30 +139,44 @@ def over_seeds(answer: Answer, moment: int) -> str:
     edges, moves = band(answer), 0.0
     if edges is not None:
         moves = float(np.abs(edges[1] - edges[0]).max())
-    if not len(answer.rollout.frames):
+    shown, hint = "", ""
+    targets = [target for target in map(aim, rollouts) if target is not None]
+    for kind, frames in (
+        ("target: ", targets),
+        ("", [at(rollout, moment) for rollout in rollouts if len(rollout.frames)]),
+    ):
+        if len(frames) < 2:
+            continue
+        parted, mean = spread(np.stack(frames)), np.stack(frames).astype(np.float32).mean(axis=0)
+        hint = hint or f"spread {parted.mean():.1f} of 255 on average"
+        hint = SAME if moves == 0 and not parted.any() else hint
+        heat = pictures.heat(parted, SPREAD_TOP)
+        shown += pictures.stills(
+            [(f"{kind}mean", np.round(mean).astype(np.uint8)), (f"{kind}spread, 0 to {SPREAD_TOP:.0f}", heat)]
+        )
+    if not shown:
         said = SAME if moves == 0 else "How far its actions part is the band in their plot."
         return words.heading(f"Over {len(rollouts)} seeds") + words.message(said, "quiet")
-    frames = np.stack([at(rollout, moment) for rollout in rollouts])
-    parted = spread(frames)
-    hint = f"spread {parted.mean():.1f} of 255 on average"
-    if moves == 0 and not parted.any():
-        hint = SAME
-    mean = np.round(frames.astype(np.float32).mean(axis=0)).astype(np.uint8)
-    stills = [("mean", mean), (f"spread, 0 to {SPREAD_TOP:.0f}", pictures.heat(parted, SPREAD_TOP))]
-    return words.heading(f"Over {len(rollouts)} seeds", hint) + pictures.stills(stills)
+    return words.heading(f"Over {len(rollouts)} seeds", hint) + shown
 
 
 def what_if(answer: Answer, moment: int) -> str:
     """What both instructions lead to at a control step, and where that differs; empty where one was asked."""
     if answer.other is None:
         return ""
-    if not len(answer.rollout.frames):
+    shown, hint = "", ""
+    own, other = aim(answer.rollout), aim(answer.other)
+    pairs = [] if own is None or other is None else [("target: ", own, other)]
+    if len(answer.rollout.frames):
+        pairs.append(("", at(answer.rollout, moment), at(answer.other, moment)))
+    for kind, frame, instead in pairs:
+        apart = difference(frame, instead)
+        hint = hint or f"{kind}differs by {apart.mean():.1f} of 255 on average"
+        shown += pictures.stills([
+            (f"{kind}“{answer.request.instruction.strip()}”", frame), (f"{kind}“{answer.instead}”", instead),
+            (f"{kind}difference, 0 to {ERROR_TOP:.0f}", pictures.heat(apart, ERROR_TOP)),
+        ])  # fmt: skip
+    if not shown:
         said = "Both instructions' actions are in the plot, the other one's dashed."
         return words.heading("What if", f"“{answer.instead}”") + words.message(said, "quiet")
-    own, other = at(answer.rollout, moment), at(answer.other, moment)
-    apart = difference(own, other)
-    stills = [
-        (f"“{answer.request.instruction.strip()}”", own), (f"“{answer.instead}”", other),
-        (f"difference, 0 to {ERROR_TOP:.0f}", pictures.heat(apart, ERROR_TOP)),
-    ]  # fmt: skip
-    return words.heading("What if", f"differs by {apart.mean():.1f} of 255 on average") + pictures.stills(stills)
+    return words.heading("What if", hint) + shown
