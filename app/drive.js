@@ -160,24 +160,23 @@ const showBranches = () => {
 
 // the socket
 
+/** True where the socket was open for it. */
 const send = (message) => {
-  if (state.socket?.readyState !== WebSocket.OPEN) return void say("The drive has ended: press Start to begin again.");
-  state.socket.send(JSON.stringify({ drive: state.drive, ...message }));
+  const able = state.socket?.readyState === WebSocket.OPEN;
+  if (able) state.socket.send(JSON.stringify({ drive: state.drive, ...message }));
+  else say("The drive has ended: press Start to begin again.");
+  return able;
 };
 
 const ask = (message, busy) => {
-  state.busy = busy;
-  state.asked = message.type;
-  send(message);
+  state.busy = send(message) ? busy : "";
   showFacts();
 };
 
 const answers = {
   hello: ({ token }) => (state.token = token),
   error: ({ text }) => {
-    state.hold = false;
-    state.owed = 0;
-    one("[data-do=hold]").setAttribute("aria-pressed", false);
+    letGo();
     say(text);
   },
   started: (message) => {
@@ -200,7 +199,7 @@ const answers = {
     const following = state.seen >= now();
     state.moments.length = message.step;
     state.moments.push(message);
-    if (following || !(message.replayed || message.plan)) state.seen = message.step;
+    if (following || !(message.replayed || message.plan || state.hold)) state.seen = message.step;
     state.arrivals.push(performance.now());
     if (message.step === setup.far + 1) say("");
     if (message.replayed) state.busy = message.replayed[0] < message.replayed[1] ? `replaying ${message.replayed.join(" of ")}` : "";
@@ -242,7 +241,7 @@ const playAnswer = (parts) => {
 
 const receive = (message) => {
   if (message.type !== "hello") state.waiting = false;
-  if (!message.replayed && !message.plan) {
+  if (!["hello", "moment", "considered"].includes(message.type)) {  // a step may have been under way when more was asked
     state.busy = "";
     planEnds();
   }
@@ -252,19 +251,27 @@ const receive = (message) => {
   tick();
 };
 
-const connect = () => new Promise((done) => {
-  if (state.socket?.readyState === WebSocket.OPEN) return void done(true);
+/** Resolves once the socket is open, whoever else waits for it too; false where it ends before. */
+const connect = () => {
+  const known = state.socket?.readyState;
+  if (known !== WebSocket.OPEN && known !== WebSocket.CONNECTING) state.opening = openSocket();
+  return state.opening;
+};
+const openSocket = () => new Promise((done) => {
   const address = new URL(setup.path, document.baseURI);
   address.protocol = address.protocol.replace("http", "ws");
   const socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   state.socket = socket;
   socket.onmessage = ({ data }) => {
+    if (socket !== state.socket) return;  // another has taken over
     const message = typeof data === "string" ? JSON.parse(data) : unpack(data);
     receive(message);
     if (message.type === "hello") done(true);
   };
   socket.onclose = () => {
+    done(false);
+    if (socket !== state.socket) return;
     const said = one("[data-say] .vv-error");
     state.waiting = false;
     state.busy = "";
@@ -273,7 +280,6 @@ const connect = () => new Promise((done) => {
     state.token = null;
     planEnds();
     showFacts();
-    done(false);
   };
 });
 
@@ -297,6 +303,13 @@ const wanted = () => {
   if (keys.size) return along(keys);
   if (state.owed > 0) return state.owedAction ?? sliders();
   return state.hold ? sliders() : null;
+};
+
+/** Nothing is driven any more: not held, not owed. */
+const letGo = () => {
+  state.hold = false;
+  state.owed = 0;
+  one("[data-do=hold]").setAttribute("aria-pressed", false);
 };
 
 const tick = () => {

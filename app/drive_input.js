@@ -53,6 +53,7 @@ const load = async (file) => {
     const bytes = file.name.endsWith(".npz") ? await unzip(buffer, "actions.npy") : new Uint8Array(buffer);
     if (!bytes) return void say("Expected an npz with actions in it, got one without.");
     if (bytes.length > 1e6) return void say("Expected an action file of at most 1 MB, got a larger one.");
+    letGo();
     ask({ type: "replay", file: base64(bytes) }, "replaying");
   } catch (error) {
     say("Expected a file of actions, got one that does not open.");
@@ -88,6 +89,7 @@ root.addEventListener("input", (event) => {
   const part = event.target;
   if (part.name === "vd-source") showSource();
   if (part.matches("[data-axis], [data-speed]")) showNumbers();
+  if (part.matches("[data-axis]") && !state.hold) owe(1);  // a slider that is dragged drives as it goes
   if (part.matches("[data-errors]")) show();
   if (part.matches("[data-timeline]")) {
     state.seen = Number(part.value);
@@ -134,7 +136,10 @@ showNumbers();
 showFacts();
 if (one("[data-sample]")) pickSample(one("[data-sample]"));
 new IntersectionObserver(([entry]) => {
-  if (!entry.isIntersecting) releaseAll();
+  if (!entry.isIntersecting) {
+    releaseAll();
+    letGo();
+  }
   const able = source() !== setup.upload && !one("[data-do=start]").disabled;
   if (entry.isIntersecting && able && !state.begun) start();
 }).observe(root);

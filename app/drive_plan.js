@@ -46,9 +46,7 @@ const stopPlan = () => {
   showFacts();
 };
 const plan = () => {
-  state.hold = false;
-  state.owed = 0;
-  one("[data-do=hold]").setAttribute("aria-pressed", false);
+  letGo();
   const replans = Number(one("[data-replans]").value);
   Object.assign(state, { planning: true, costs: [], plans: replans, seen: now() });
   one(".vd-considered").hidden = true;

@@ -25,6 +25,7 @@ from app import pictures
 from app.main import launch
 from app.socket import SMALL, Mailbox, Sockets
 from app.speed import drive_speed
+from app.tabs import drive as drive_tab
 from vidvla import drive as driving
 from vidvla.actions import read_actions
 from vidvla.drive import Drive
@@ -429,13 +430,22 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
         pixels = "(n) => document.querySelector(`[data-screen=${n}] canvas`).toDataURL()"
         before = [page.evaluate(pixels, name) for name in ("dream", "truth")]
 
-        page.keyboard.press("ArrowRight")
-        expect(step).to_have_text("step 1 of 1")
+        codes = [code for key in drive_tab.KEYS for code in key.codes]
+        moves = [key.move for key in drive_tab.KEYS for _ in key.codes]
+        for number, code in enumerate(codes, 1):
+            page.keyboard.press(code)
+            expect(step).to_have_text(f"step {number} of {number}")
         page.get_by_label("x", exact=True).fill("5")
+        expect(step).to_have_text(f"step {len(codes) + 1} of {len(codes) + 1}")
         page.click("[data-do=step]")
-        expect(step).to_have_text("step 2 of 2")
+        expect(step).to_have_text(f"step {len(codes) + 2} of {len(codes) + 2}")
+        with page.expect_download() as download:
+            page.click("[data-export=npz]")
+        driven = np.load(download.value.path())["actions"]
+        assert (np.sign(driven[: len(codes), :3]) == moves).all()
+        np.testing.assert_allclose(driven[len(codes) :, 0], 5)
         page.click("[data-do=hold]")
-        page.wait_for_function("document.querySelector('[data-timeline]').max >= 5")
+        page.wait_for_function("document.querySelector('[data-timeline]').max >= 14")
         page.click("[data-do=hold]")
         page.wait_for_timeout(1500)
         assert all(page.evaluate(pixels, name) != old for name, old in zip(("dream", "truth"), before, strict=True))

@@ -145,7 +145,7 @@ def _panel(service: Service) -> str:
 <div class="vd-two"><label class="vd-field"><b>Model</b><select data-model>{_options(usable)}</select></label>
 <button type="button" class="vd-primary" data-do="start"{"" if usable else " disabled"}>Start</button></div>
 {missing}</div><div class="vd-controls"><div class="vd-heading"><b>Keys</b><span>press or hold</span></div>
-{_pad(service)}<div class="vd-heading"><b>Sliders</b><span>then Step or Hold</span></div>{_axes(service)}
+{_pad(service)}<div class="vd-heading"><b>Sliders</b><span>drag, Step or Hold</span></div>{_axes(service)}
 <div class="vd-buttons"><button type="button" data-do="step">Step</button>
 <button type="button" data-do="hold" aria-pressed="false">Hold</button>
 <button type="button" data-do="reset">Reset</button></div></div></aside>"""
