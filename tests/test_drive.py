@@ -140,11 +140,21 @@ def test_questions_change_nothing(drive: Drive) -> None:
     found = drive.what_if(1, a, b, count=3)
     assert found.films[0].shape == (3, 128, 128, 3) and found.difference.max() > 0
     same = drive.what_if(1, a, a, count=2)
+    assert same.difference.max() == 0
     spread = drive.uncertainty(1, a, seeds=3, count=2)
     assert spread.films.shape == (3, 2, 128, 128, 3) and spread.spread.shape == (128, 128) and spread.spread.max() > 0
     assert same.films[0].shape == same.films[1].shape and drive.line == line
     with pytest.raises(ValueError, match="look ahead"):
         drive.what_if(1, a, b, count=1000)
+
+
+def test_chance_is_the_same_for_both_of_what_if(frame: np.ndarray) -> None:
+    dreams = Service(loaded={"vmc": families()["vmc"].tiny()})
+    drive = dreams.drive("vmc", frame)
+    (a,) = actions_of(1)
+    drive.step(a)
+    assert drive.what_if(1, a, a, count=3).difference.max() == 0
+    assert drive.uncertainty(1, a, seeds=3, count=3).spread.max() > 0
 
 
 def test_pictures_without_a_simulator_say_so(service: Service) -> None:
@@ -193,6 +203,12 @@ def test_bad_action_files_are_one_sentence() -> None:
         b"[" * 100_000, b"1,2,3,nan", b"1,2,3,99", b"{}", b"x,y", saved(other=np.zeros(4)), b"a" * 2_000_000,
         saved(actions=np.zeros((5000, 4))), saved(actions=np.array([None] * 4, object).reshape(1, 4)),
     ]  # fmt: skip
+    packed = io.BytesIO()
+    np.savez_compressed(packed, actions=np.zeros((8, 4)))
+    damaged = bytearray(packed.getvalue())
+    begin = damaged.index(b"actions.npy") + len("actions.npy") + int.from_bytes(damaged[28:30], "little")
+    damaged[begin : begin + 8] = b"\xff" * 8
+    bad.append(bytes(damaged))
     for data in bad:
         with pytest.raises(ValueError, match="expected"):
             read_actions(data, Service.action_spec)

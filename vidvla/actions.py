@@ -6,6 +6,7 @@ import io
 import json
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -87,7 +88,7 @@ def read_actions(data: bytes, spec: ActionSpec) -> NDArray[np.float32]:
         else:
             rows = np.asarray(_read_text(data.decode("utf-8")), np.float64)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError, SyntaxError, tokenize.TokenError,
-            EOFError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # fmt: skip
+            EOFError, OSError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise ValueError(
             f"expected a file of actions (N, {len(spec)}) as npz, npy, json or csv, got one that does not read so"
         ) from error

@@ -414,8 +414,8 @@ class Service(Scenes):
         notes: tuple[str, ...] = ()
         if scene is None:
             notes = (UNKNOWN_SAMPLE,) if known else (UNKNOWN_UPLOAD,)
-        elif scene.task not in self.trained_tasks():
-            notes = (f"No model trained on {scene.task}: see how far its dream carries over.",)
+        elif scene.task not in (family.tasks or self.trained_tasks()):
+            notes = (f"{family.title} has not trained on {scene.task}: see how far its dream carries over.",)
         if self._familiarity is not None:
             with self._thinking, torch.inference_mode():
                 far = self._familiarity.note(frame)

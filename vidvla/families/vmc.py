@@ -306,15 +306,21 @@ class WorldModels(Family):
 
     @torch.no_grad()
     def imagine(self, state: LatentState, actions: NDArray[np.float32], seed: int) -> LatentState:
-        """One control step on at the temperature of training: actions (B, A) in the world's units."""
+        """One control step on at the temperature of training: actions (B, A) in the world's units.
+
+        All B dreams have the same luck: what differs between them is what was done.
+        """
+        return self._on(state, actions, Chance.draw(1, 1, self.config.latent, seed).repeat(len(actions)))
+
+    @torch.no_grad()
+    def sample(self, state: LatentState, actions: NDArray[np.float32], seed: int) -> LatentState:
+        """The same, each dream with luck of its own."""
+        return self._on(state, actions, Chance.draw(1, len(actions), self.config.latent, seed))
+
+    def _on(self, state: LatentState, actions: NDArray[np.float32], chance: Chance) -> LatentState:
         unit = torch.from_numpy(self.model.scale.told(actions, LONGEST)).to(self.model.device)
-        chance = Chance.draw(1, len(unit), self.config.latent, seed)
         after, _, _ = advance(self.model.rnn, state, unit, self.config.tau, chance.uniform[0], chance.noise[0])
         return after
-
-    def sample(self, state: LatentState, actions: NDArray[np.float32], seed: int) -> LatentState:
-        """The same: M's dreams are samples always."""
-        return self.imagine(state, actions, seed)
 
     def look(self, state: LatentState) -> Frame:
         """The newest frames (B, H, W, 3), at V's own size."""
