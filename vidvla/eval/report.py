@@ -76,6 +76,14 @@ def _closed_loop(folder: Path) -> str:
         body.append(line)
     trials = [_find(rows, name, "all", "success") for name in names]
     body.append(["trials", *(str(row["n"]) if row else "-" for row in trials), *(["-"] * len(published))])
+    costs = read_benchmark(folder / "speed.json")["rows"]
+    for metric, label, factor, digits in (
+        ("episodes", "robot episodes seen", 1, 0),
+        ("parameters", "parameters, millions", 1e-6, 1),
+        ("core_hours_trained", "core-hours trained", 1, 1),
+    ):
+        cells = [_cell(_find(costs, name, "all", metric), factor, digits, interval=False) for name in names]
+        body.append([label, *cells, *(["-"] * len(published))])
     return _table(head, body if names else [])
 
 
@@ -223,7 +231,7 @@ def _ranking(folder: Path) -> str:
             ("pearson_cells", "**Pearson r**, policies x tasks"),
         ):  # fmt: skip
             found = _find(rows, name, "all", metric)
-            body.append([label, "", _cell(found, digits=2), str(found["n"] if found else 0)])
+            body.append([label, "", _cell(found, digits=3), str(found["n"] if found else 0)])
     return _table(["policy", "success in the simulator, %", "success in the dream, %", "trials"], body)
 
 

@@ -33,6 +33,7 @@ from vidvla.eval.rollouts import EXECUTE
 from vidvla.eval.targets import measure_heads, measure_target, trained_heads
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
+from vidvla.foundation.stages import WORLD
 from vidvla.text import phrase_book, unrelated_tasks
 from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame
@@ -190,8 +191,15 @@ def measure_speed(family: Family, job: Job) -> list[Row]:
 
 def measure_size(family: Family, job: Job) -> list[Row]:
     """Weights, and what their training cost: the same on every machine, unlike speed."""
-    rows, hours = [Row.of(family.name, "all", "parameters", "count", _exact(family.parameters()))], core_hours(family)
-    return rows if hours is None else [*rows, Row.of(family.name, "all", "core_hours_trained", "h", _exact(hours))]
+    found = {
+        ("parameters", "count"): family.parameters(), ("core_hours_trained", "h"): core_hours(family),
+        ("episodes", "count"): episodes(family),
+    }  # fmt: skip
+    return [
+        Row.of(family.name, "all", metric, unit, _exact(value))
+        for (metric, unit), value in found.items()
+        if value is not None
+    ]
 
 
 def _step_speed(family: WorldModel, frame: Frame) -> list[Row]:
@@ -214,6 +222,12 @@ def core_hours(family: Family) -> float | None:
     """Core-hours of all phases behind a family's weights, shared ones included; None where no record says them."""
     records = checkpoint.flat_records(list(family.records))
     return sum(r["seconds"] * r["threads"] / 3600 for r in records) or None
+
+
+def episodes(family: Family) -> int | None:
+    """The most robot episodes that any phase behind a family's weights saw; None where no record says them."""
+    records = checkpoint.flat_records(list(family.records))
+    return max((r.get("data", {}).get(f"episodes of {WORLD}", 0) for r in records), default=0) or None
 
 
 @dataclass(frozen=True)

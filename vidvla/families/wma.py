@@ -63,6 +63,12 @@ class WorldModel(Family):
     order: ClassVar[int] = 50
     source: ClassVar[str] = "UniSim, Yang et al. 2023, arXiv 2310.06114; UnifoLM-WMA-0; Genie 2"
     summary: ClassVar[str] = "Dreams what follows from actions that it is told, frame after frame."
+    differs: ClassVar[str] = (
+        "Its models generate video by diffusion, or by sampling tokens, and learn from the world's videos. This one keeps"
+        " the robot's pose and the places of things beside the picture, and moves, uncovers and paints pixels in one"
+        " pass a control step, without sampling: quick enough to be driven on two cores, and nothing like as general."
+        " It shares no weights with the film net: begun as a fork of it, its dreams were blurred."
+    )
     films: ClassVar[bool] = True
     acts: ClassVar[bool] = False
     attends: ClassVar[bool] = False
