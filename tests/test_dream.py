@@ -385,6 +385,11 @@ def test_chance_has_a_say_in_samples_alone(frame: Frame) -> None:
     state, action = model.begin(frame), np.zeros((1, 4), np.float32)
     shows = [model.look(model.sample(state, action, seed)) for seed in (1, 1, 2)]
     assert (shows[0] == shows[1]).all() and (shows[0] != shows[2]).any()
+    begun = state.poses.clone(), state.things.clone()
+    sampled, certain = (step(state.repeat(3), action.repeat(3, 0), 1) for step in (model.sample, model.imagine))
+    apart = 100 * np.linalg.norm(model.hands(sampled) - model.hands(certain), axis=1)  # cm
+    assert (apart > 0).all() and (apart < 3).all() and len(set(apart)) == 3  # dreams in one batch are led apart
+    assert torch.equal(state.poses, begun[0]) and torch.equal(state.things, begun[1])
     assert (model.look(model.imagine(state, action, 1)) == model.look(model.imagine(state, action, 2))).all()
 
 

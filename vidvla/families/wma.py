@@ -38,11 +38,11 @@ from vidvla.foundation.dream_stages import (
 )
 from vidvla.foundation.dreamer import ENTRIES, Dreamer, DreamState, DynamicsConfig, shown
 from vidvla.foundation.film import check_request
-from vidvla.foundation.pose import metres
+from vidvla.foundation.pose import DECIMETRE, metres
 from vidvla.foundation.reader import READER, Reader, publish_reader, reader_phase
 from vidvla.foundation.stages import WORLD, unit_actions
 from vidvla.nn.dynamics import ActionEntry, DynamicsNet
-from vidvla.nn.touch import TouchNet
+from vidvla.nn.touch import FIRST, SECOND, TouchNet
 from vidvla.saliency import Traced
 from vidvla.train.loop import TrainConfig
 from vidvla.types import ProgressCallback, Request, Rollout
@@ -53,6 +53,9 @@ LONGEST = 1024
 """Control steps that one request may ask for."""
 UNSURE = 0.05
 """Deviation of the noise that a sampled step sees, of half the range of a pixel."""
+ASTRAY = 0.0025
+"""Metres: deviation of what a sampled step moves hand and things by, along each axis. Eight steps add up to about what
+a dream's hand is off by after a second (``vidvla eval following``)."""
 
 
 class WorldModel(Family):
@@ -64,9 +67,9 @@ class WorldModel(Family):
     source: ClassVar[str] = "UniSim, Yang et al. 2023, arXiv 2310.06114; UnifoLM-WMA-0; Genie 2"
     summary: ClassVar[str] = "Dreams what follows from actions that it is told, frame after frame."
     differs: ClassVar[str] = (
-        "Its models generate video by diffusion, or by sampling tokens, and learn from the world's videos. This one keeps"
-        " the robot's pose and the places of things beside the picture, and moves, uncovers and paints pixels in one"
-        " pass a control step, without sampling: quick enough to be driven on two cores, and nothing like as general."
+        "They generate video by diffusion, or by sampling tokens, and learn from the world's videos; this one keeps"
+        " the robot's pose and the places of things beside the picture, and moves, uncovers and paints pixels in one pass"
+        " a control step, without sampling: quick enough to be driven on two cores, and far from as general."
         " It shares no weights with the film net: begun as a fork of it, its dreams were blurred."
     )
     films: ClassVar[bool] = True
@@ -180,9 +183,16 @@ class WorldModel(Family):
         return self.dreamer.advance(state, torch.from_numpy(self._unit(actions)).to(self.device))
 
     def sample(self, state: DreamState, actions: NDArray[np.float32], seed: int) -> DreamState:
-        """The same from frames that ``seed`` makes noisy: dreams of several seeds part where the model is unsure."""
-        unit = torch.from_numpy(self._unit(actions)).to(self.device)
-        return self.dreamer.advance(state, unit, UNSURE, torch.Generator().manual_seed(seed))
+        """The same, but ``seed`` makes the frames noisy and leads hand and things a little astray.
+
+        Dreams of several seeds part where the model is unsure of what a picture shows, and where a small difference
+        in where the hand and the things are becomes a large one.
+        """
+        unit, generator = torch.from_numpy(self._unit(actions)).to(self.device), torch.Generator().manual_seed(seed)
+        poses, things = state.poses.clone(), state.things.clone()
+        for places in (poses[:, -1, :3], things[:, FIRST], things[:, SECOND]):
+            places += ASTRAY / DECIMETRE * torch.randn(places.shape, generator=generator).to(self.device)
+        return self.dreamer.advance(replace(state, poses=poses, things=things), unit, UNSURE, generator)
 
     def look(self, state: DreamState) -> Frame:
         """The newest frames (B, H, W, 3)."""
