@@ -68,8 +68,8 @@ class WorldModel(Family):
     summary: ClassVar[str] = "Dreams what follows from actions that it is told, frame after frame."
     differs: ClassVar[str] = (
         "They generate video by diffusion, or by sampling tokens, and learn from the world's videos; this one keeps"
-        " the robot's pose and the places of things beside the picture, and moves, uncovers and paints pixels in one pass"
-        " a control step, without sampling: quick enough to be driven on two cores, and far from as general."
+        " the robot's pose and the places of things beside the picture, and moves, uncovers and paints pixels in one"
+        " pass a control step, without sampling: quick enough to be driven on two cores, and far from as general."
         " It shares no weights with the film net: begun as a fork of it, its dreams were blurred."
     )
     films: ClassVar[bool] = True
