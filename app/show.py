@@ -333,8 +333,9 @@ def mass_figure(masses: Sequence[LayerMass]) -> go.Figure:
         }
         for (share, colour), row in zip(SHARES, values, strict=True) if max(row) >= 1e-6
     ]  # fmt: skip
+    left = max(70, 12 + 6 * max(map(len, names)))
     layout = _layout(
-        32 + 19 * len(masses), {"l": 70, "r": 22, "t": 4, "b": 24}, barmode="stack", bargap=0.35,  # half of "100 %"
+        32 + 19 * len(masses), {"l": left, "r": 22, "t": 4, "b": 24}, barmode="stack", bargap=0.35,  # half of "100 %"
         xaxis=_axis(range=[0, 100], ticksuffix=" %", nticks=5), yaxis=_axis(autorange="reversed", showgrid=False),
     )  # fmt: skip
     return go.Figure({"data": data, "layout": layout})
