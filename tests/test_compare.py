@@ -447,7 +447,7 @@ def test_a_person_varies_a_question(address: str) -> None:
         page.click("#vv-predict")
         expect(card.get_by_text("Over 2 seeds")).to_be_visible()
         expect(card.locator(".vv-film video:visible")).to_have_count(2)
-        expect(card.locator(".vv-stills img")).to_have_count(5)
+        expect(card.locator(".vv-stills img")).to_have_count(10)  # of the target and of the film
         expect(card.get_by_text(f"Target, step {TARGET_STEP}")).to_be_visible()
         card.get_by_text("Denoising, step by step").click()
         expect(card.locator(".vv-forming img")).to_have_count(2)
