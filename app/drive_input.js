@@ -89,7 +89,8 @@ root.addEventListener("input", (event) => {
   const part = event.target;
   if (part.name === "vd-source") showSource();
   if (part.matches("[data-axis], [data-speed]")) showNumbers();
-  if (part.matches("[data-axis]") && !state.hold) owe(1);  // a slider that is dragged drives as it goes
+  // a slider that is dragged drives as it goes, but where something runs, or an earlier moment is looked at
+  if (part.matches("[data-axis]") && !state.hold && !state.busy && state.seen >= now()) owe(1);
   if (part.matches("[data-errors]")) show();
   if (part.matches("[data-timeline]")) {
     state.seen = Number(part.value);

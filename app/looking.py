@@ -111,10 +111,11 @@ def inspect(service: Service, family: str, form: Form) -> Inspection:
 
 
 def own_film(rollout: Rollout) -> Rollout:
-    """``rollout`` with the target image in place of its film where attention is of that image alone."""
-    if rollout.target is None or rollout.target_time is None:
-        return rollout
-    if rollout.attention is None or future_frames(rollout.attention) != 1:
+    """``rollout`` with the target image in place of its film where attention is of that image alone, or of one that
+    another family dreamed, or of none."""
+    films = bool(len(rollout.frames)) and not rollout.dreamed_by
+    alone = rollout.attention is not None and future_frames(rollout.attention) == 1
+    if rollout.target is None or rollout.target_time is None or (films and not alone):
         return rollout
     return replace(rollout, frames=rollout.target[None], times=(rollout.target_time,), dreamed_by="")
 

@@ -217,27 +217,25 @@ class Service(Scenes):
     # acting
 
     def execute(
-        self, name: str, scene: SceneView, request: Request, *, execute: int | None = None, limit: int = EPISODE_STEPS
+        self, name: str, scene: SceneView, request: Request, *, limit: int = EPISODE_STEPS
     ) -> Iterator[Execution]:
         """Run a family in the simulator for at most ``limit`` control steps; yields after every chunk.
 
         Args:
             request: what is asked at every look, with the frame that is seen then, and another seed each time.
-            execute: control steps between looks; where None, as many as the family asks for, or 8.
+            limit: control steps at most; between two looks there are as many as the family asks for, or 8.
         """
         family = self.family(name)
         if not family.acts:
             raise ValueError(f"expected a family that acts, got {name}")
-        stride = execute or family.commits(request) or EXECUTE
+        stride = family.commits(request) or EXECUTE
         with enough_memory(family.title):
             yield from filmed_loop(
                 self._world, self._policy(family, request), scene.state, scene.frame, self._world_lock, steps=limit,
                 execute=stride,
             )  # fmt: skip
 
-    def watch(
-        self, name: str, scene: SceneView, request: Request, *, execute: int | None = None, limit: int = EPISODE_STEPS
-    ) -> Iterator[Watched]:
+    def watch(self, name: str, scene: SceneView, request: Request, *, limit: int = EPISODE_STEPS) -> Iterator[Watched]:
         """:meth:`execute`, with the whole answer at every look: what was imagined, and how long it took.
 
         Raises:
@@ -254,7 +252,7 @@ class Service(Scenes):
             with self._thinking, torch.inference_mode():
                 return family(_again(request, frame, plan))
 
-        stride = execute or family.commits(request) or EXECUTE
+        stride = family.commits(request) or EXECUTE
         with enough_memory(family.title):
             yield from watched_loop(
                 self._world, ask, scene.state, scene.frame, self._world_lock, steps=limit, execute=stride

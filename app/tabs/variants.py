@@ -139,7 +139,8 @@ def over_seeds(answer: Answer, moment: int) -> str:
     edges, moves = band(answer), 0.0
     if edges is not None:
         moves = float(np.abs(edges[1] - edges[0]).max())
-    shown, hint = "", ""
+    shown = ""
+    spreads: list[NDArray[np.float32]] = []
     targets = [target for target in map(aim, rollouts) if target is not None]
     for kind, frames in (
         ("target: ", targets),
@@ -148,8 +149,7 @@ def over_seeds(answer: Answer, moment: int) -> str:
         if len(frames) < 2:
             continue
         parted, mean = spread(np.stack(frames)), np.stack(frames).astype(np.float32).mean(axis=0)
-        hint = hint or f"spread {parted.mean():.1f} of 255 on average"
-        hint = SAME if moves == 0 and not parted.any() else hint
+        spreads.append(parted)
         heat = pictures.heat(parted, SPREAD_TOP)
         shown += pictures.stills(
             [(f"{kind}mean", np.round(mean).astype(np.uint8)), (f"{kind}spread, 0 to {SPREAD_TOP:.0f}", heat)]
@@ -157,6 +157,8 @@ def over_seeds(answer: Answer, moment: int) -> str:
     if not shown:
         said = SAME if moves == 0 else "How far its actions part is the band in their plot."
         return words.heading(f"Over {len(rollouts)} seeds") + words.message(said, "quiet")
+    same = moves == 0 and not any(parted.any() for parted in spreads)
+    hint = SAME if same else f"spread {spreads[0].mean():.1f} of 255 on average"
     return words.heading(f"Over {len(rollouts)} seeds", hint) + shown
 
 

@@ -53,7 +53,7 @@ LONGEST = 1024
 """Control steps that one request may ask for."""
 UNSURE = 0.05
 """Deviation of the noise that a sampled step sees, of half the range of a pixel."""
-ASTRAY = 0.0025
+ASTRAY = 0.0015
 """Metres: deviation of what a sampled step moves hand and things by, along each axis. Eight steps add up to about what
 a dream's hand is off by after a second (``vidvla eval following``)."""
 
