@@ -10,10 +10,10 @@ const GRIP_STEPS = 4;
 
 const state = {
   socket: null, token: null, drive: 0, simulated: true, notes: [], upload: null, sample: null,
-  moments: [], branches: [], compared: null, seen: 0,
+  moments: [], branches: [], compared: null, seen: 0, driven: "", chosen: "", chance: "",
   waiting: false, busy: "", held: new Set(), tapped: new Set(), hold: false, owed: 0, owedAction: null,
   last: 0, timer: 0, arrivals: [], begun: false, stopFilms: () => {}, asked: null, drawn: false,
-  planning: false, stopping: false, goal: null, costs: [], plans: 0, stopConsidered: () => {},
+  planning: false, stopping: false, replaying: false, goal: null, costs: [], plans: 0, stopConsidered: () => {},
 };
 const now = () => state.moments.length - 1;
 
@@ -34,6 +34,16 @@ const chosen = (query) => {
   return value === "still" ? along([]) : along([Number(value)]);
 };
 const source = () => one("[name=vd-source]:checked").value;
+/** What Start would drive, as it is chosen now. */
+const choice = () => {
+  const from = { [setup.scene]: ["[data-task]", "[data-seed]"].map((query) => one(query)?.value),
+    [setup.upload]: [state.upload] }[source()] ?? [state.sample];
+  return JSON.stringify([one("[data-model]").value, source(), ...from]);
+};
+const showDriven = () => {
+  const other = state.driven && state.chosen !== choice() ? " What is chosen now is driven after Start." : "";
+  one("[data-driven]").textContent = state.driven && `${state.driven}.${other}`;
+};
 const showSource = () => every("[data-for]").forEach((part) => (part.hidden = part.dataset.for !== source()));
 const showNumbers = () => {
   axes.forEach((axis) => (axis.parentNode.querySelector("output").value = (+axis.value).toFixed(1)));
@@ -78,6 +88,8 @@ const showFacts = () => {
   for (const name of ["what_if", "uncertainty", "step", "hold", "reset"]) {
     one(`[data-do=${name}]`).disabled = !state.moments.length;
   }
+  one("[data-do=halt]").hidden = !state.replaying;
+  showDriven();
   showPlan();
 };
 
@@ -122,11 +134,16 @@ const show = () => {
     if (moment.pictures[name]) paint(screen(name).querySelector("canvas"), moment.pictures[name][0]);
   }
   const branch = state.branches.find((kept) => kept.name === state.compared);
-  screen("branch").hidden = !branch;
+  for (const name of ["branch", "branch_apart"]) screen(name).hidden = !branch;
+  screen("branch_truth").hidden = !branch || !state.simulated;
   if (branch) {
-    const at = Math.min(state.seen, branch.moments.length - 1);
-    screen("branch").querySelector("figcaption").textContent = `Branch ${branch.name}, step ${at}`;
-    paint(screen("branch").querySelector("canvas"), branch.moments[at].pictures.dream[0]);
+    const at = Math.min(state.seen, branch.moments.length - 1), { dream, truth } = branch.moments[at].pictures;
+    const shown = [["branch", "dream", dream[0]], ["branch_truth", "simulator", truth?.[0]],
+      ["branch_apart", "what differs from the dream above", moment.pictures.dream[0], dream[0]]];
+    for (const [name, label, ...parts] of shown) {
+      screen(name).querySelector("figcaption").textContent = `Branch ${branch.name}, step ${at}: ${label}`;
+      paint(screen(name).querySelector("canvas"), ...parts);
+    }
   }
   if (!state.drawn) {  // charts once a drawn frame of the browser, however fast frames come
     state.drawn = true;
@@ -169,8 +186,10 @@ const send = (message) => {
 };
 
 const ask = (message, busy) => {
-  state.busy = send(message) ? busy : "";
+  const able = send(message);
+  state.busy = able ? busy : "";
   showFacts();
+  return able;
 };
 
 const answers = {
@@ -183,11 +202,12 @@ const answers = {
     planEnds();
     forgetGoal();
     Object.assign(state, {
-      drive: message.drive, simulated: message.simulated, notes: message.notes, moments: [], branches: [],
+      drive: message.drive, driven: `${message.title} dreams ${message.label}`, chance: message.chance, simulated: message.simulated, notes: message.notes, moments: [], branches: [],
       compared: null, seen: 0, owed: 0, arrivals: [],
     });
     state.stopFilms();
     one("[data-answer]").replaceChildren();
+    one("[data-answered]").textContent = "";
     showBranches();
     say("");
     every("[data-export]").forEach((link) => {
@@ -202,7 +222,10 @@ const answers = {
     if (following || !(message.replayed || message.plan || state.hold)) state.seen = message.step;
     state.arrivals.push(performance.now());
     if (message.step === setup.far + 1) say("");
-    if (message.replayed) state.busy = message.replayed[0] < message.replayed[1] ? `replaying ${message.replayed.join(" of ")}` : "";
+    if (message.replayed) {
+      state.replaying = message.replayed[0] < message.replayed[1];
+      state.busy = state.replaying ? `replaying ${message.replayed.join(" of ")}` : "";
+    }
     show();
   },
   rewound: ({ step }) => {
@@ -231,18 +254,21 @@ const answers = {
   uncertainty: (message) => {
     const films = Object.entries(message.pictures).filter(([name]) => name !== "map");
     playAnswer([...films.map(([, film], seed) => [`seed ${seed + 1}`, film]),
-      [`Spread at the end, mean ${message.mean.toFixed(1)} (bright: ${setup.tops.uncertainty}+ of 255)`, message.pictures.map]]);
+      [`Spread at the end, mean ${message.mean.toFixed(1)} (bright: ${setup.tops.uncertainty}+ of 255)`, message.pictures.map]],
+    state.chance);
   },
 };
-const playAnswer = (parts) => {
+const playAnswer = (parts, note = "") => {
   state.stopFilms();
   state.stopFilms = playFilms(one("[data-answer]"), parts, setup.rate);
+  one("[data-answered]").textContent = note;
 };
 
 const receive = (message) => {
   if (message.type !== "hello") state.waiting = false;
   if (!["hello", "moment", "considered"].includes(message.type)) {  // a step may have been under way when more was asked
     state.busy = "";
+    state.replaying = false;
     planEnds();
   }
   if (message.drive !== undefined && message.type !== "started" && message.drive !== state.drive) return;
@@ -278,6 +304,8 @@ const openSocket = () => new Promise((done) => {
     if (state.token && !said) say("The connection has ended, and the drive with it: press Start to begin again.");
     if (!state.token && !said) say("The socket to the server did not open.");
     state.token = null;
+    state.replaying = false;
+    every("[data-export]").forEach((link) => link.removeAttribute("href"));  // the server has forgotten the drive
     planEnds();
     showFacts();
   };
@@ -292,6 +320,7 @@ const start = async () => {
   if (state.sample) message.sample = state.sample;
   if (source() === setup.upload) message.upload = state.upload ?? "";
   state.busy = "starting";
+  state.chosen = choice();
   showFacts();
   if (await connect()) ask(message, "starting");
 };
@@ -305,6 +334,8 @@ const wanted = () => {
   return state.hold ? sliders() : null;
 };
 
+const halt = () => ask({ type: "stop" }, "stopping");
+
 /** Nothing is driven any more: not held, not owed. */
 const letGo = () => {
   state.hold = false;
@@ -315,7 +346,9 @@ const letGo = () => {
 const tick = () => {
   clearTimeout(state.timer);
   if (!root.isConnected) return void state.socket?.close();
-  if (state.planning && (state.held.size || state.tapped.size)) return void stopPlan();  // whoever drives takes over
+  const drives = state.held.size || state.tapped.size;  // whoever drives takes over
+  if (drives && state.planning) return void stopPlan();
+  if (drives && state.replaying) return void halt();
   if (state.waiting || state.busy || !state.moments.length || state.socket?.readyState !== WebSocket.OPEN) return;
   const action = wanted();
   if (!action) return;

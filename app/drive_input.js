@@ -42,6 +42,7 @@ const buttons = {
   rewind: () => ask({ type: "rewind", step: state.seen }, ""),
   branch: () => ask({ type: "branch", step: state.seen }, ""),
   grip,
+  halt,
   what_if: () => ask({ type: "what_if", step: state.seen, action_a: chosen("[data-a]"), action_b: chosen("[data-b]") }, "dreaming A and B"),
   ...planButtons,
   uncertainty: () => ask({ type: "uncertainty", step: state.seen, action: chosen("[data-a]") }, "dreaming four seeds"),
@@ -102,6 +103,7 @@ root.addEventListener("change", (event) => {
   if (part.matches("[data-upload]") && file) pick(file);
   if (part.matches("[data-actions]") && file) load(file);
   if (part.matches("[data-goal-upload]") && file) pickGoal(file);
+  showDriven();
   if (part.matches("[data-upload], [data-actions], [data-goal-upload]")) part.value = "";  // the same file may be chosen again
 });
 every("[data-key]").forEach((pad) => {

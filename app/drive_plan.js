@@ -42,7 +42,7 @@ const stopPlan = () => {
   if (state.stopping) return;
   state.stopping = true;
   sayPlan("Stopping after this round", true);
-  send({ type: "stop" });
+  if (!send({ type: "stop" })) planEnds();
   showFacts();
 };
 const plan = () => {
@@ -52,7 +52,7 @@ const plan = () => {
   one(".vd-considered").hidden = true;
   sayPlan("Dreaming the first candidates", true);
   const seed = Math.floor(Math.random() * 1e6);
-  ask({ type: "plan", candidates: one("[data-candidates]").value, replans, seed }, "planning");
+  if (!ask({ type: "plan", candidates: one("[data-candidates]").value, replans, seed }, "planning")) planEnds();
   show();
 };
 const choose = (goal, busy = "looking at the goal") => ask({ type: "goal", ...goal }, busy);

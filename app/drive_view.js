@@ -15,18 +15,23 @@ const unpack = (buffer) => {
   return { ...header, pictures };
 };
 
-/** Draw a picture to fill a canvas; of two that overlap the later one stays. */
-const paint = async (canvas, blob) => {
+/** Draw a picture to fill a canvas, or by how much it differs from another; of two that overlap the later one stays. */
+const paint = async (canvas, blob, other = null) => {
   const turn = (canvas.turn = (canvas.turn || 0) + 1);
-  const bitmap = blob && (await createImageBitmap(blob));
+  const bitmap = blob && (await createImageBitmap(blob)), beside = other && (await createImageBitmap(other));
   if (canvas.turn === turn) {
     const pen = canvas.getContext("2d");
     pen.imageSmoothingEnabled = true;
     pen.imageSmoothingQuality = "high";
     pen.clearRect(0, 0, canvas.width, canvas.height);
     if (bitmap) pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    if (beside) {
+      pen.globalCompositeOperation = "difference";
+      pen.drawImage(beside, 0, 0, canvas.width, canvas.height);
+      pen.globalCompositeOperation = "source-over";
+    }
   }
-  if (bitmap) bitmap.close();
+  for (const drawn of [bitmap, beside]) drawn?.close();
 };
 
 const svg = (kind, values) => {

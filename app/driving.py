@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app import pictures, session
-from app.session import SAMPLE, SCENE, UPLOAD, Form, Start
+from app.session import SCENE, UPLOAD, Form, Start
 from vidvla import steering
 from vidvla.actions import read_actions
 from vidvla.drive import Drive, Moment
@@ -77,13 +77,14 @@ class Driving:
             raise ValueError(f"{known[model].title}: {problem}")
         seed = 0 if start.scene is None else start.scene.seed
         drive = self.service.drive(
-            model, start.frame, start.scene, seed=seed, known=message.get("source") == SAMPLE
+            model, start.frame, start.scene, seed=seed, task=start.task
         )  # fmt: skip
         self.drive, self.number = drive, self.number + 1
         self._begun, self._goal = start, None
         yield _text(
-            "started", drive=self.number, model=model, label=start.label, notes=drive.notes, simulated=drive.simulated
-        )
+            "started", drive=self.number, title=known[model].title, label=start.label, notes=drive.notes,
+            simulated=drive.simulated, chance=self.service.family(model).chance,
+        )  # fmt: skip
         yield self._shown(drive.now)
 
     def _first(self, message: Message) -> Start:

@@ -69,6 +69,7 @@ class Start:
 
     Attributes:
         label: a few words for captions.
+        task: that it shows, empty where nobody knows.
         instruction: its plainest phrasing, empty where nothing is known of it.
         scene: to execute in, where it is simulated.
         truth: what the expert does, where that is known.
@@ -77,6 +78,7 @@ class Start:
 
     label: str
     frame: Frame
+    task: str = ""
     instruction: str = ""
     scene: SceneView | None = None
     truth: Rollout | None = None
@@ -203,12 +205,12 @@ def find_start(service: Service, form: Form) -> Start:
         if task not in service.tasks():
             raise ValueError(f"expected one of the {len(service.tasks())} tasks in the list, got {task[:60]!r}")
         scene = service.scene(task, seed)
-        return Start(f"{task}, seed {seed}", scene.frame, scene.instruction, scene)
+        return Start(f"{task}, seed {seed}", scene.frame, task, scene.instruction, scene)
     if form.source == SAMPLE:
         sample = service.samples.get(form.sample or "")
         if sample is None:
             raise ValueError("expected a sample to be picked, got none")
-        return Start(f"sample {sample.name}", sample.frame, sample.instruction, truth=sample.truth)
+        return Start(f"sample {sample.name}", sample.frame, sample.name, sample.instruction, truth=sample.truth)
     if form.source == UPLOAD:
         if not form.upload:
             raise ValueError("expected a picture to be uploaded, got none")

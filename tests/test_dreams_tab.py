@@ -296,6 +296,10 @@ def test_a_person_runs_both_cards(address: str) -> None:
             expect(card.locator(".vv-badge")).to_have_count(2)
             expect(card.locator(".vv-said p")).to_be_visible()
             expect(card.locator(".vv-error")).to_have_count(0)
+        page.get_by_role("tab", name="Models").click()
+        page.get_by_role("tab", name="Dreams").click()
+        page.wait_for_timeout(1500)  # what a tab does when it is opened again would come by now
+        expect(page.locator(".vv-dreams .vv-badge")).to_have_count(4)
         browser.close()
     assert outside == []
     assert complaints == []

@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import io
 import json
+import re
 import socket as sockets
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from app.tabs import drive as drive_tab
 from vidvla import drive as driving
 from vidvla.actions import read_actions
 from vidvla.drive import Drive
+from vidvla.eval.metrics import psnr
+from vidvla.families.base import fit_square
 from vidvla.families.wma import WorldModel
 from vidvla.foundation.reader import Reader, ReaderConfig, ReaderNet
 from vidvla.registry import families
@@ -115,13 +118,22 @@ def test_drives_do_not_disturb_each_other(service: Service, scene: SceneView, dr
     assert np.array_equal(other.export().truth[1:], service.play(other_scene, -actions).frames)
 
 
-def test_forgotten_states_and_full_drives_are_one_sentence(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driving, "KEPT", 2)
+def test_what_is_not_kept_is_dreamed_again(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driving, "NEWEST", 2)
+    monkeypatch.setattr(driving, "EVERY", 3)
+    actions = actions_of(9)
+    line = [drive.step(action) for action in actions]
+    assert set(drive._states) == {0, 3, 6, 8, 9}
+    assert drive.rewind(5).step == 5
+    again = [drive.step(action) for action in actions[5:]]
+    for first, second in zip(line[5:], again, strict=True):
+        assert np.array_equal(first.dream, second.dream) and np.array_equal(first.truth, second.truth)
+
+
+def test_full_drives_are_one_sentence(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driving, "LONGEST", 6)
     for action in actions_of(4):
         drive.step(action)
-    with pytest.raises(ValueError, match="forgotten"):
-        drive.branch(1)
     drive.branch(3)
     drive.step(actions_of(1)[0])
     with pytest.raises(ValueError, match="at most 6 steps"):
@@ -155,6 +167,17 @@ def test_chance_is_the_same_for_both_of_what_if(frame: np.ndarray) -> None:
     drive.step(a)
     assert drive.what_if(1, a, a, count=3).difference.max() == 0
     assert drive.uncertainty(1, a, seeds=3, count=3).spread.max() > 0
+
+
+def test_what_a_mind_sees_through_its_encoder_is_not_the_truth(scene: SceneView) -> None:
+    dreams = Service(loaded={"vmc": families()["vmc"].tiny()})
+    drive = dreams.drive("vmc", scene.frame, dreams.scene(scene.task, scene.seed))
+    first = drive.now
+    assert first.truth is not None and np.array_equal(first.truth, fit_square(scene.frame, 64))
+    moment = drive.step(np.zeros(4))
+    assert moment.fidelity is not None and moment.truth is not None
+    assert moment.fidelity.psnr_copy == pytest.approx(psnr(first.truth, moment.truth))
+    assert any("has not trained on" in note for note in dreams.drive("vmc", scene.frame, task="hammer").notes)
 
 
 def test_pictures_without_a_simulator_say_so(service: Service) -> None:
@@ -470,12 +493,23 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
         page.get_by_label("Moment").fill("3")
         page.click("[data-do=branch]")
         expect(step).to_have_text("step 3 of 3")
+        expect(page.locator("[data-screen^=branch]:visible")).to_have_count(3)
+        driven_now = page.locator("[data-driven]")
+        expect(driven_now).to_have_text(re.compile("World model dreams .*, seed \\d+\\.$"))
+        task = page.locator("[data-task]").input_value()
+        page.select_option("[data-task]", "hammer")
+        expect(driven_now).to_contain_text("after Start")
+        page.select_option("[data-task]", task)
+        expect(driven_now).not_to_contain_text("after Start")
         expect(page.locator(".vd-chip")).to_contain_text("Branch A")
         page.get_by_label("Moment").fill("1")
         page.click("[data-do=rewind]")
         expect(step).to_have_text("step 1 of 1")
         page.click("[data-do=what_if]")
         expect(page.locator("[data-answer] figure")).to_have_count(3)
+        page.click("[data-do=uncertainty]")
+        expect(page.locator("[data-answer] figure")).to_have_count(5)
+        expect(page.locator("[data-answered]")).to_contain_text("every seed adds noise")
         expect(page.locator("[data-do=plan]")).to_be_disabled()
         page.click("[data-do=goal_end]")
         expect(page.locator("[data-goal] figcaption")).to_have_text("the task's end")
@@ -497,6 +531,12 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
             assert download.value.path().stat().st_size > 500
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"1,0,0,0\n0,1,0,0"})
         expect(step).to_have_text("step 2 of 2")
+        rows = b"\n".join([b"1,0,0,0"] * 400)
+        page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": rows})
+        page.click("[data-do=halt]")
+        expect(page.locator("[data-do=halt]")).to_be_hidden()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.querySelector('[data-timeline]').max") != "402"
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"what"})
         expect(page.locator("[data-say] .vv-error")).to_contain_text("Expected actions")
         browser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from vidvla import checkpoint
 from vidvla.eval.controllers import TAUS, measure_controllers
+from vidvla.eval.rollouts import filmed_loop
 from vidvla.families.base import CONTROLLERS, EVOLVED_STEPS, Context, Family, Phase
 from vidvla.families.vmc import LossConfig, RnnStage, VaeStage, VmcConfig, WorldModels, _search
 from vidvla.foundation.latent_dream import Chance, Planning, dream, linear_actions, plan_cem
@@ -212,6 +214,20 @@ def test_a_dream_over_latents_is_a_world(family: WorldModels) -> None:
         assert (world.render() == seen).all()
         runs.append(seen)
     assert (runs[0] == runs[1]).all()
+
+
+def test_a_dream_over_latents_is_rewarded_and_filmed(family: WorldModels) -> None:
+    world = Dream(family, Still())  # type: ignore[arg-type]
+    played = play(world, "push", 7, family.agent("constant"), steps=4)
+    assert 0 < played.rewards[0] <= 1
+    world.reset("push", 7)
+    state, action = world.snapshot(), np.zeros(4, np.float32)
+    (reward,), (likely,) = family.outcome(state.state, action[None])
+    result = world.step(action)
+    assert result.reward == pytest.approx(10 * reward) and result.success == (likely > 0.5)
+    idle = np.zeros((2, 4), np.float32)
+    *_, last = filmed_loop(world, lambda frame, look: idle, state, state.frame, nullcontext(), steps=4)
+    assert last.frames.shape == (last.steps + 1, 64, 64, 3)
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)

@@ -22,8 +22,9 @@ from vidvla.worlds.dream import Mind, Resuming
 
 LONGEST = 600
 """Control steps of a drive, over its line and its branches."""
-KEPT = 256
-"""Newest dream states that are kept to go back to; one of the shipped world model is 0.7 MB."""
+NEWEST, EVERY = 32, 16
+"""The newest dream states are kept, and of older ones each so many-th: the steps between are dreamed again when one
+goes back there. A state of the shipped world model is 0.7 MB."""
 BRANCHES = 4
 LONGEST_LOOK = 32
 """Control steps that one question about what would follow may cover."""
@@ -191,7 +192,9 @@ class Drive:
         self._dreams, self._spec, self._truth, self._seed = dreams, spec, truth, seed
         self.notes = notes
         first, state = dreams.begin(frame)
-        self._line = [Moment(0, first, None if truth is None else first, snapshot=snapshot)]
+        # the mind may see it through an encoder of its own
+        true = None if truth is None else fit_square(frame, first.shape[0])
+        self._line = [Moment(0, first, true, snapshot=snapshot)]
         self._states = {0: state}
         self.branches: tuple[Branch, ...] = ()
 
@@ -231,8 +234,8 @@ class Drive:
             moment = _beside(moment, *reaching.result())
         moment = replace(moment, seconds=time.perf_counter() - start)
         self._states[moment.step] = state
-        if moment.step - KEPT > 0:
-            self._states.pop(moment.step - KEPT, None)
+        if (moment.step - NEWEST) % EVERY:
+            self._states.pop(moment.step - NEWEST, None)
         self._line.append(moment)
         return moment
 
@@ -240,7 +243,8 @@ class Drive:
         """The next true frame at the dream's size, and how near the first frame is to it."""
         assert self._truth is not None
         reached = self._truth.after(now.snapshot, action)
-        first = self._line[0].dream
+        first = self._line[0].truth
+        assert first is not None
         frame = fit_square(reached.frame, first.shape[0])
         return Reached(frame, reached.snapshot, reached.fulfilled), (psnr(first, frame), ssim(first, frame))
 
@@ -268,29 +272,34 @@ class Drive:
         self.check_room(len(checked))
         return (self.step(action) for action in checked)
 
-    def _state(self, step: int) -> Any:
+    def _check(self, step: int) -> None:
         if not 0 <= step < len(self._line):
             raise ValueError(f"expected a step from 0 to {self.now.step}, got {step}")
-        if step not in self._states:
-            raise ValueError(
-                f"expected step 0 or one of the newest {KEPT} steps, got {step}: what the model knew then is forgotten"
-            )
-        return self._states[step]
+
+    def _state(self, step: int) -> Any:
+        """What the model knew at ``step``; ValueError where it is unknown."""
+        self._check(step)
+        known = max(kept for kept in self._states if kept <= step)
+        state = self._states[known]
+        for moment in self._line[known + 1 : step + 1]:
+            assert moment.action is not None
+            _, state = self._dreams.after(state, moment.action[None], self._chance(moment.step - 1))
+        return state
 
     def rewind(self, step: int) -> Moment:
-        """Go back to ``step`` and forget what came after it; ValueError where it is unknown or forgotten."""
-        self._state(step)
+        """Go back to ``step`` and forget what came after it; ValueError where it is unknown."""
+        state = self._state(step)
         self._line = self._line[: step + 1]
-        self._states = {known: state for known, state in self._states.items() if known <= step}
+        self._states = {known: kept for known, kept in self._states.items() if known < step} | {step: state}
         return self.now
 
     def branch(self, step: int) -> Branch:
         """Go back to ``step``, and keep the line as it was as a branch.
 
         Raises:
-            ValueError: where the step is unknown, forgotten or the newest one, or there are branches enough.
+            ValueError: where the step is unknown or the newest one, or there are branches enough.
         """
-        self._state(step)
+        self._check(step)
         if step == self.now.step:
             raise ValueError(f"expected an earlier step to branch at, got the newest one, {step}")
         if len(self.branches) >= BRANCHES:

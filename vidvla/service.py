@@ -393,15 +393,13 @@ class Service(Scenes):
         """Where the simulator steps while a dream is dreamed; one thread, as there is one simulator."""
         return ThreadPoolExecutor(max_workers=1, thread_name_prefix="vidvla-truth")
 
-    def drive(
-        self, name: str, frame: Frame, scene: SceneView | None = None, *, seed: int = 0, known: bool = False
-    ) -> Drive:
+    def drive(self, name: str, frame: Frame, scene: SceneView | None = None, *, seed: int = 0, task: str = "") -> Drive:
         """Let a person drive a family's dream that begins with ``frame``, the simulator beside it in a scene.
 
         Args:
             scene: the scene that ``frame`` shows, where it can be simulated.
             seed: fixes chance.
-            known: the frame comes from the simulator, though it cannot be simulated here.
+            task: that ``frame`` shows where it has no scene, and comes from the simulator all the same.
 
         Raises:
             ValueError: where the family is unknown, has no weights, or is not told actions.
@@ -410,10 +408,12 @@ class Service(Scenes):
         if not family.told:
             raise ValueError(f"expected a family that is told actions, got {name}")
         notes: tuple[str, ...] = ()
-        if scene is None:
-            notes = (UNKNOWN_SAMPLE,) if known else (UNKNOWN_UPLOAD,)
-        elif scene.task not in (family.tasks or self.trained_tasks()):
-            notes = (f"{family.title} has not trained on {scene.task}: see how far its dream carries over.",)
+        if scene is not None:
+            task = scene.task
+        else:
+            notes = (UNKNOWN_SAMPLE,) if task else (UNKNOWN_UPLOAD,)
+        if task and task not in (family.tasks or self.trained_tasks()):
+            notes += (f"{family.title} has not trained on {task}: see how far its dream carries over.",)
         if self._familiarity is not None:
             with self._thinking, torch.inference_mode():
                 far = self._familiarity.note(frame)

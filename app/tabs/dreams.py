@@ -223,8 +223,9 @@ def _wire_live(live: Live, tab: gr.Tab) -> None:
 
     quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
     live.dice.click(None, None, live.seed, js=f"() => {FRESH_SEED} + Math.floor(Math.random() * 1e6)", **quiet)
+    pairs.wire_start(tab, look, [live.task, live.seed], live.duo.components())
     gr.on(
-        [tab.select, live.task.input, live.seed.change], look, [live.task, live.seed], live.duo.components(),
+        [live.task.input, live.seed.change], look, [live.task, live.seed], live.duo.components(),
         trigger_mode="always_last", **quiet,
     )  # fmt: skip
     live.run.click(

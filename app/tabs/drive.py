@@ -66,7 +66,7 @@ def setup(service: Service) -> dict[str, Any]:
     """What the script has to know."""
     return {
         "path": PATH.strip("/"), "rate": service.steps_per_second, "keys": [asdict(key) for key in KEYS],
-        "axes": len(service.action_spec), "fresh": FRESH_SEED, "far": FAR, "upload": UPLOAD,
+        "axes": len(service.action_spec), "fresh": FRESH_SEED, "far": FAR, "scene": SCENE, "upload": UPLOAD,
         "tops": {"what_if": ERROR_TOP, "uncertainty": SPREAD_TOP}, "iterations": PlanConfig().iterations,
     }  # fmt: skip
 
@@ -201,11 +201,13 @@ data-able="{str(problem is None).lower()}">Plan</button>
 
 def _stage(service: Service) -> str:
     screens = _screen("dream", "Dream") + _screen("truth", "Simulator")
-    screens += _screen("error", f"Error, 0 to {ERROR_TOP:g} of 255", hidden=True) + _screen("branch", "", hidden=True)
+    screens += _screen("error", f"Error, 0 to {ERROR_TOP:g} of 255", hidden=True)
+    screens += "".join(_screen(name, "", hidden=True) for name in ("branch", "branch_truth", "branch_apart"))
     moves = [(key.name, str(index)) for index, key in enumerate(KEYS)]
     moves += [("hold still", "still"), ("as the sliders say", "sliders")]
     return f"""<section class="vd-stage"><div data-say role="status"></div><div class="vd-screens">{screens}</div>
-<div class="vd-card vd-time"><div class="vd-facts"><b data-step>step 0</b><span data-facts></span>
+<div class="vd-card vd-time"><p class="vv-scope" data-driven></p>
+<div class="vd-facts"><b data-step>step 0</b><span data-facts></span>
 <label class="vd-check"><input type="checkbox" data-errors>Error map</label></div>
 <input data-timeline type="range" aria-label="Moment" min="0" max="0" step="1" value="0">
 <div class="vd-buttons"><button type="button" data-do="now">Now</button>
@@ -218,12 +220,12 @@ here</button><span data-branches class="vd-branches"></span></div></div>
 shown</span></div><div class="vd-ask"><label>A <select data-a>{_options(moves)}</select></label>
 <label>B <select data-b>{_options(moves[1:] + moves[:1])}</select></label></div>
 <div class="vd-buttons"><button type="button" data-do="what_if" title="A and B from the same moment">What if</button>
-<button type="button" data-do="uncertainty" title="A with four seeds">Uncertainty</button></div>
-<div data-answer class="vd-answer"></div></div>
+<button type="button" data-do="uncertainty" title="A four times, each with chance of its own">Uncertainty</button></div>
+<div data-answer class="vd-answer"></div><p class="vv-scope" data-answered></p></div>
 <div class="vd-card"><div class="vd-heading"><b>Keep and repeat</b><span>at most {LONGEST} steps a drive</span></div>
 <div class="vd-buttons"><a data-export="mp4" class="vd-link">mp4</a><a data-export="gif" class="vd-link">GIF</a>
 <a data-export="npz" class="vd-link">npz</a><label class="vd-link">Load actions<input data-actions type="file"
-accept=".npz,.npy,.json,.csv" hidden></label></div>
+accept=".npz,.npy,.json,.csv" hidden></label><button type="button" data-do="halt" hidden>Stop replay</button></div>
 <p class="vv-scope">The npz holds the frames, the truth and the actions; it can be loaded again, as can rows of x, y, z,
 gripper in JSON or CSV. Dreams drift: where things are is read
 from the first picture, and touching them a little differently ends elsewhere.</p></div></div></section>"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,17 @@ def show_start(duo: Duo, service: Service, task: str | None, seed: float | None)
         return {duo.said: words.message(session.failure(error, "The scene"))}
     caption = f'<p class="vv-caption">{SAME_START}</p>'
     return show_still(duo.dream, frame) | show_still(duo.real, frame) | {duo.said: caption}
+
+
+def wire_start(tab: gr.Tab, begin: Callable[..., Updates], asked: list[Any], shown: list[Any]) -> None:
+    """``begin`` fills the tab when it is opened for the first time: what was found since then stays."""
+    opened = gr.State(False)
+
+    def first(*values: Any) -> Updates:
+        *asking, before = values
+        return {opened: True} | ({} if before else begin(*asking))
+
+    tab.select(first, [*asked, opened], [opened, *shown], show_progress="hidden", api_visibility="private")
 
 
 def show_still(side: Side, frame: Frame, verdict: str = "") -> Updates:

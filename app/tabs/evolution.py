@@ -182,7 +182,8 @@ def _wire(card: Evolving, tab: gr.Tab) -> None:
     running["preprocess"] = False  # the handlers say what is wrong with a value
     dice = f"() => {EVAL_SEEDS.start} + Math.floor(Math.random() * {len(EVAL_SEEDS)})"
     card.dice.click(None, None, card.seed, js=dice, **quiet)
-    gr.on([tab.select, card.family.input], card.begin, [card.family, card.seed], card.shown(), **quiet)
+    pairs.wire_start(tab, card.begin, [card.family, card.seed], card.shown())
+    card.family.input(card.begin, [card.family, card.seed], card.shown(), **quiet)
     card.generation.input(card.mark, [card.family, card.generation], card.shown(), **quiet)
     card.seed.change(card.look, [card.family, card.seed], card.shown(), trigger_mode="always_last", **quiet)
     asked = [card.family, card.generation, card.seed, card.tau]

@@ -102,6 +102,7 @@ class DreamWindows:
 
     def __init__(self, store: EpisodeStore, to_unit: ToUnit, history: int, told: int) -> None:
         self.store, self.to_unit, self.history, self.told = store, to_unit, history, told
+        self.longest = max(episode.entry.steps for episode in store.episodes)
         self._plates: dict[int, Frame] = {}
         self.targets = {id(e): sent(e.hands[0], to_unit(e.actions), _deep(e)) for e in store.episodes}
 
@@ -113,7 +114,7 @@ class DreamWindows:
         """
         rows = []
         for _ in range(size):
-            episode, now = self._place(steps, generator)
+            episode, now = self._place(steps, generator, fits=True)
             earlier = draw(generator, now + 1)
             anchor = self.plate(episode) if plates else np.asarray(episode.frames[earlier])
             frames = np.asarray(episode.frames[self._moments(episode, now, steps)])
@@ -178,9 +179,15 @@ class DreamWindows:
             best, longest = np.where(run > longest, now, best), np.maximum(run, longest)
         return np.stack([best >> 16, best >> 8 & 255, best & 255], axis=-1).astype(np.uint8)
 
-    def _place(self, steps: int, generator: torch.Generator) -> tuple[StoredEpisode, int]:
-        """An episode, and the newest given frame of a window in it."""
+    def _place(self, steps: int, generator: torch.Generator, *, fits: bool = False) -> tuple[StoredEpisode, int]:
+        """An episode, and the newest given frame of a window in it.
+
+        Args:
+            fits: the window does not go on past the episode's end, where any is long enough.
+        """
         episode = self.store.pick(generator)
+        while fits and episode.entry.steps < min(steps, self.longest):
+            episode = self.store.pick(generator)
         return episode, draw(generator, max(episode.entry.steps - steps, 0) + 1)
 
     def _moments(self, episode: StoredEpisode, now: int, steps: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.data.demos import ToUnit, shrink_pixels
 from vidvla.nn.vae import ConvVAE, reparametrise
 from vidvla.pixels import to_float
-from vidvla.worlds.agent import LARGEST_REWARD
+from vidvla.worlds.base import LARGEST_REWARD
 
 ENCODED = 64
 """Frames encoded at once."""
@@ -80,7 +80,7 @@ class LatentBatch:
     Attributes:
         latents: (B, T + 1, Z) sampled from V's posterior.
         actions: (B, T, A) unit scale.
-        rewards: (B, T) in [0, 1]: the world's dense reward, by :data:`~vidvla.worlds.agent.LARGEST_REWARD`.
+        rewards: (B, T) in [0, 1]: the world's dense reward, by :data:`~vidvla.worlds.base.LARGEST_REWARD`.
         fulfilled: (B, T) 1.0 where the step fulfilled the task.
         mask: (B, T) bool, False after the episode's end.
     """

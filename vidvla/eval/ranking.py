@@ -17,6 +17,7 @@ from vidvla.eval.metrics import Estimate, Row, proportion
 from vidvla.eval.rollouts import RANK_STEPS, Policy, closed_loop
 from vidvla.families.base import Family
 from vidvla.families.wma import WorldModel
+from vidvla.foundation.stages import WORLD
 from vidvla.text import phrase_book
 from vidvla.types import DENOISING_STEPS, Request
 from vidvla.worlds.base import Frame, World
@@ -38,9 +39,10 @@ class Contender:
 
 
 def contenders() -> list[Contender]:
-    """Every published family that acts on instructions, and the first one, spoiled by more and more noise."""
+    """Every family with weights that acts on instructions, and the first one, spoiled by more and more noise."""
     folder, device = checkpoint.ASSETS / "checkpoints", checkpoint.pick_device("auto")
-    acting = (kind.load(folder, device) for kind in registry.families().values() if kind.acts)
+    kinds = [kind for kind in registry.families().values() if kind.acts]
+    acting = (kind.load(folder, device) for kind in kinds if (folder / f"{kind.name}-{WORLD}").is_dir())
     found = [family for family in acting if not family.tasks]
     plain = [Contender(family.name, _of(family, 0.0)) for family in found]
     return [*plain, *(Contender(f"{found[0].name} with {n:.0%} noise", _of(found[0], n)) for n in NOISES)]

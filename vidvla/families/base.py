@@ -124,6 +124,7 @@ class Family(ABC):
         inverts: True where it reads actions from pairs of frames (:meth:`between`).
         general: False where it knows only :attr:`tasks`.
         told: True where it is told the robot's actions (:attr:`~vidvla.types.Request.actions`).
+        chance: what makes several seeds of its dream differ, a sentence, where it can be driven.
         targets: the control that sets how many control steps ahead its target image shows the scene
             (:attr:`~vidvla.types.Rollout.target`); None where it imagines no single image.
         differs: how it departs from what its name stands for, one or two sentences.
@@ -146,6 +147,7 @@ class Family(ABC):
     inverts: ClassVar[bool] = False
     general: ClassVar[bool] = True
     told: ClassVar[bool] = False
+    chance: ClassVar[str] = ""
     targets: ClassVar[Control | None] = None
     differs: ClassVar[str] = ""
     evolved: ClassVar[bool] = False

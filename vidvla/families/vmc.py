@@ -2,7 +2,7 @@
 
 V is a VAE of whole frames, M a mixture-density RNN over its latents, C a linear controller. The rewards of the dream
 are M's learned regression of Meta-World's own dense reward of the task, by
-:data:`~vidvla.worlds.agent.LARGEST_REWARD`: nothing but pictures and actions goes in.
+:data:`~vidvla.worlds.base.LARGEST_REWARD`: nothing but pictures and actions goes in.
 """
 
 from __future__ import annotations
@@ -242,6 +242,7 @@ class WorldModels(Family):
     attends: ClassVar[bool] = False
     general: ClassVar[bool] = False
     told: ClassVar[bool] = True
+    chance: ClassVar[str] = "Every seed draws from the mixture of what M holds possible, at temperature 1."
     evolved: ClassVar[bool] = True
     published: ClassVar[dict[str, str]] = {"vae": VAE, "rnn": RNN, "controllers": EVOLVE}
 
@@ -321,6 +322,15 @@ class WorldModels(Family):
         unit = torch.from_numpy(self.model.scale.told(actions, LONGEST)).to(self.model.device)
         after, _, _ = advance(self.model.rnn, state, unit, self.config.tau, chance.uniform[0], chance.noise[0])
         return after
+
+    @torch.no_grad()
+    def outcome(
+        self, state: LatentState, actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """M's rewards (B,) and probabilities of success (B,): see :class:`vidvla.worlds.dream.Rewarding`."""
+        unit = torch.from_numpy(self.model.scale.told(actions, LONGEST)).to(self.model.device)
+        outlook, _, _ = self.model.rnn.step(state, unit)
+        return outlook.rewards.clamp(0, 1).cpu().numpy(), outlook.fulfilled.sigmoid().cpu().numpy()
 
     def look(self, state: LatentState) -> Frame:
         """The newest frames (B, H, W, 3), at V's own size."""

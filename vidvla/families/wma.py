@@ -76,6 +76,10 @@ class WorldModel(Family):
     acts: ClassVar[bool] = False
     attends: ClassVar[bool] = False
     told: ClassVar[bool] = True
+    chance: ClassVar[str] = (
+        "The model itself is certain: every seed adds noise to what it sees, and leads hand and things astray by as"
+        " much as a dream is off by after a second. Where small errors would grow, they part."
+    )
     published: ClassVar[dict[str, str]] = {
         "net": DREAM, "touch": TOUCH, "net.hand": HAND, "net.joints": JOINTS, "net.arm": ARM,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from vidvla import checkpoint
-from vidvla.data.clips import EpisodeStore
+from vidvla.data.clips import EpisodeStore, draw
 from vidvla.data.dreams import DreamBatch, DreamWindows, Moment, MoveBatch
 from vidvla.data.record import UNSEEN
 from vidvla.families.base import Context
@@ -49,14 +49,18 @@ class FeedConfig(BaseModel):
     """How training meets the model's own mistakes.
 
     Attributes:
-        steps: following frames of a window; from the second on they are predicted from predicted ones.
+        steps: following frames of a window that are learned from; from the second on they are predicted from predicted
+            ones.
         noise: largest deviation of noise in given frames, of half the range; half of the windows have none.
+        more: up to so many frames are dreamed between those: what a step leaks of one thing into another is little, and
+            adds up over a long dream.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(default=2, gt=0)
     noise: float = Field(default=0.1, ge=0)
+    more: int = Field(default=0, ge=0)
 
 
 class DreamNet(nn.Module):
@@ -80,25 +84,35 @@ class DreamNet(nn.Module):
         started, things = started + off[:, POSE:], things + off[:, None, POSE:]
         covered = self.net.covers(pose)
         backdrop = self.net.behind(anchor, self.net.covers(unit_pose(batch.anchor_pose)))
-        losses, errors = [], []
-        for step in range(led.shape[1]):
+        losses, errors, steps = [], [], led.shape[1]
+        learned = self._learned(steps, generator)
+        for step in range(steps):
             noise = torch.randn(seen.shape, generator=generator).to(device)
             given = seen + level[:, None, None, None, None] * noise
             goes, stand = where[:, history + step], things[:, history + step - 1 : history + step + 1]
-            after = self.net(
-                given, anchor, backdrop.detach(), covered, pose, goes, torch.cat([started[:, None], stand], dim=1),
-                led[:, step], level,
-            )  # fmt: skip
+            # frames are fed back without a gradient: each learned step has its own
+            with torch.set_grad_enabled(torch.is_grad_enabled() and step in learned):
+                after = self.net(
+                    given, anchor, backdrop.detach(), covered, pose, goes, torch.cat([started[:, None], stand], dim=1),
+                    led[:, step], level,
+                )  # fmt: skip
             backdrop, covered, shown = after.backdrop, after.covered, true[:, history + step]
-            before = true[:, history + step - 1]
-            changed = torch.maximum((shown - before).abs(), (seen[:, -1] - shown).abs())
-            weight = 1 + (MOVED_WEIGHT - 1) * (changed.amax(dim=1, keepdim=True) > 2 * MOVED)
-            error = after.frame - shown
-            losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
-            errors.append(error.detach().square().mean())
+            if step in learned:
+                before = true[:, history + step - 1]
+                changed = torch.maximum((shown - before).abs(), (seen[:, -1] - shown).abs())
+                weight = 1 + (MOVED_WEIGHT - 1) * (changed.amax(dim=1, keepdim=True) > 2 * MOVED)
+                error = after.frame - shown
+                losses.append((weight * (error.square() + ABSOLUTE * error.abs())).mean())
+                errors.append(error.detach().square().mean())
             seen = torch.cat([seen[:, 1:], rounded(after.frame)[:, None]], dim=1)
             pose = goes
         return {"loss": torch.stack(losses).mean(), "mse_first": errors[0], "mse_last": errors[-1]}
+
+    def _learned(self, steps: int, generator: torch.Generator) -> set[int]:
+        """Which of ``steps`` are learned from: all, or as many as configured, one of each equal part."""
+        count = min(self.feed.steps, steps)
+        within = torch.arange(count) + torch.rand(count, generator=generator)
+        return set((within * steps / count).long().tolist())
 
 
 class TouchWalk(nn.Module):
@@ -342,7 +356,7 @@ class DreamStage(WindowStage):
         return DreamNet(net, self.feed)
 
     def batch(self, size: int, generator: torch.Generator) -> DreamBatch:
-        return self.windows.batch(size, self.steps, generator)
+        return self.windows.batch(size, self.steps + draw(generator, self.feed.more + 1), generator)
 
     def loss(self, model: nn.Module, batch: DreamBatch, generator: torch.Generator) -> dict[str, Tensor]:
         values: dict[str, Tensor] = model(batch, generator)

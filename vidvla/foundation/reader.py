@@ -29,6 +29,8 @@ from vidvla.worlds.base import Frame
 
 READER = "reader"
 """The phase, and the folder of its published checkpoint."""
+BLUR, NOISE = 1.0, 0.05
+"""Of spoiled frames, at most: the share of their neighbours' mean, and the deviation of noise, of half the range."""
 
 
 class ReaderConfig(BaseModel):
@@ -57,8 +59,19 @@ class ReaderNet(nn.Module):
         """pixels (B, 3, H, W) in [-1, 1] -> the pose (B, POSE) and things (B, THINGS), unit scale, logits (B, tasks) of
         the task and of its being fulfilled."""
         seen = self.sight(pixels)
-        overview = seen[:, -self.sight.overview :]
-        return self.pose(seen), self.things(seen), self.kind(overview), self.told(overview)
+        # eight bits of a keypoint's place in bf16 would be half a pixel
+        with torch.autocast(pixels.device.type, enabled=False):
+            seen = seen.float()
+            overview = seen[:, -self.sight.overview :]
+            return self.pose(seen), self.things(seen), self.kind(overview), self.told(overview)
+
+
+def spoiled(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """True frames (B, 3, H, W), half of them a little blurred and noisy: what is dreamed is read, too."""
+    blur, noise, spoil = torch.rand((3, len(pixels), 1, 1, 1), generator=generator).to(pixels.device)
+    mean = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
+    dirt = torch.randn(pixels.shape, generator=generator).to(pixels.device)
+    return torch.where(spoil < 0.5, pixels, torch.lerp(pixels, mean, BLUR * blur) + NOISE * noise * dirt)
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class ReaderStage:
         return np.asarray(episode.frames[moment]), pose, episode.things[moment], task, float(done)
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        pose, things, kinds, logits = model(to_float(batch.frames))
+        pose, things, kinds, logits = model(spoiled(to_float(batch.frames), generator))
         missed, where = pose - unit_pose(batch.poses), things - unit_things(batch.things)
         distance, joints = missed[:, :3].norm(dim=1).mean(), missed[:, 3:].abs().mean()
         first, second, goal = (where[:, part].norm(dim=1).mean() for part in (FIRST, SECOND, GOAL))

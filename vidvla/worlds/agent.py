@@ -8,10 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vidvla.worlds.base import Frame, World
-
-LARGEST_REWARD = 10.0
-"""Meta-World's dense rewards are in [0, 10]; they are divided by it."""
+from vidvla.worlds.base import LARGEST_REWARD, Frame, World
 
 
 class Agent(Protocol):

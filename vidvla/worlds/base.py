@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
 """One picture: (H, W, 3) uint8 in [0, 255], RGB, upright."""
+LARGEST_REWARD = 10.0
+"""Meta-World's dense rewards are in [0, 10]; scores divide by it."""
 
 
 @dataclass(frozen=True)

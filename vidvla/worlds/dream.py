@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vidvla.worlds.base import ActionSpec, Frame, StepResult, World
+from vidvla.worlds.base import LARGEST_REWARD, ActionSpec, Frame, StepResult, World
 
 Judge = Callable[[Frame, str], float]
 """(frame, task) -> how likely the task is fulfilled in the frame, in [0, 1]."""
@@ -40,6 +40,15 @@ class Resuming(Mind, Protocol):
         """The state after true frames (T, H, W, 3) and the actions (N, A), world units, up to the last of them."""
 
 
+@runtime_checkable
+class Rewarding(Mind, Protocol):
+    """A mind that predicts what its world would reward."""
+
+    def outcome(self, state: Any, actions: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of actions (B, A) in the world's units, in a state: rewards (B,) in [0, 1], the world's own by
+        :data:`~vidvla.worlds.base.LARGEST_REWARD`, and how likely they fulfil the task, (B,) in [0, 1]."""
+
+
 @dataclass(frozen=True)
 class Moment:
     """A dream as it stands: what :meth:`Dream.snapshot` returns."""
@@ -57,8 +66,9 @@ class Dream:
     Args:
         mind: dreams on from frames and actions.
         world: lays tasks out; is not stepped.
-        judge: tells fulfilled tasks from pictures; without one nothing is ever fulfilled.
-        threshold: of the judge's word, above which a step counts as success.
+        judge: tells fulfilled tasks from pictures, and its word is the reward; without one it is the mind that says
+            what is rewarded and fulfilled, where it is :class:`Rewarding`, and nothing ever is where it is not.
+        threshold: of their word, above which a step counts as success.
     """
 
     def __init__(self, mind: Mind, world: World, judge: Judge | None = None, threshold: float = 0.5) -> None:
@@ -82,17 +92,23 @@ class Dream:
         self.begin(self._world.render(), task, seed)
 
     def begin(self, frame: Frame, task: str = "", seed: int = 0) -> None:
-        """Dream on from any frame, such as an uploaded one."""
-        self._now = Moment(task, seed, 0, frame, self._mind.begin(frame))
+        """Dream on from any frame, such as an uploaded one; it is shown as the mind sees it, at the mind's size."""
+        state = self._mind.begin(frame)
+        self._now = Moment(task, seed, 0, self._mind.look(state)[0], state)
 
     def step(self, action: NDArray[np.float32]) -> StepResult:
         now = self._moment()
         chance = int(np.random.SeedSequence([now.seed, now.steps]).generate_state(1)[0] >> 1)
-        state = self._mind.imagine(now.state, self.action_spec.check(action)[None], chance)
+        checked = self.action_spec.check(action)[None]
+        state = self._mind.imagine(now.state, checked, chance)
         frame = self._mind.look(state)[0]
         self._now = Moment(now.task, now.seed, now.steps + 1, frame, state)
-        likely = 0.0 if self._judge is None else self._judge(frame, now.task)
-        return StepResult(likely, likely > self._threshold)
+        reward = likely = 0.0
+        if self._judge is not None:
+            reward = likely = self._judge(frame, now.task)
+        elif isinstance(self._mind, Rewarding):
+            reward, likely = (float(value[0]) for value in self._mind.outcome(now.state, checked))
+        return StepResult(LARGEST_REWARD * reward, likely > self._threshold)
 
     def render(self) -> Frame:
         return self._moment().frame.copy()
