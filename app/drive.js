@@ -12,7 +12,7 @@ const state = {
   socket: null, token: null, drive: 0, simulated: true, notes: [], upload: null, sample: null,
   moments: [], branches: [], compared: null, seen: 0, driven: "", chosen: "", chance: "",
   waiting: false, busy: "", held: new Set(), tapped: new Set(), hold: false, owed: 0, owedAction: null,
-  last: 0, timer: 0, arrivals: [], begun: false, stopFilms: () => {}, asked: null, drawn: false,
+  last: 0, timer: 0, gone: false, arrivals: [], begun: false, stopFilms: () => {}, asked: null, drawn: false,
   planning: false, stopping: false, replaying: false, goal: null, costs: [], plans: 0, stopConsidered: () => {},
 };
 const now = () => state.moments.length - 1;
@@ -177,12 +177,22 @@ const showBranches = () => {
 
 // the socket
 
-/** True where the socket was open for it. */
+const OVER = "The drive has ended: press Start to begin again.";
+/** Sends it, after connecting again where the socket has closed; false where the drive is over. */
 const send = (message) => {
-  const able = state.socket?.readyState === WebSocket.OPEN;
-  if (able) state.socket.send(JSON.stringify({ drive: state.drive, ...message }));
-  else say("The drive has ended: press Start to begin again.");
-  return able;
+  const over = state.gone && message.type !== "start";
+  if (over) say(OVER);
+  else if (isOpen()) state.socket.send(JSON.stringify({ drive: state.drive, ...message }));
+  else connect().then((able) => able && !state.gone ? send(message) : ended());
+  return !over;
+};
+const isOpen = () => state.socket?.readyState === WebSocket.OPEN;
+/** Nothing is under way any more. */
+const ended = () => {
+  state.waiting = state.replaying = false;
+  state.busy = "";
+  planEnds();
+  showFacts();
 };
 
 const ask = (message, busy) => {
@@ -193,7 +203,16 @@ const ask = (message, busy) => {
 };
 
 const answers = {
-  hello: ({ token }) => (state.token = token),
+  hello: ({ token, kept }) => {
+    state.token = token;
+    if (!state.moments.length || state.gone) return;
+    state.gone = kept !== state.drive;
+    if (state.gone) {
+      letGo();
+      every("[data-export]").forEach((link) => link.removeAttribute("href"));
+      say(OVER);
+    } else if (now() > 0) send({ type: "rewind", step: now() });  // a step that never arrived here has not happened
+  },
   error: ({ text }) => {
     letGo();
     say(text);
@@ -202,7 +221,7 @@ const answers = {
     planEnds();
     forgetGoal();
     Object.assign(state, {
-      drive: message.drive, driven: `${message.title} dreams ${message.label}`, chance: message.chance, simulated: message.simulated, notes: message.notes, moments: [], branches: [],
+      drive: message.drive, gone: false, driven: `${message.title} dreams ${message.label}`, chance: message.chance, simulated: message.simulated, notes: message.notes, moments: [], branches: [],
       compared: null, seen: 0, owed: 0, arrivals: [],
     });
     state.stopFilms();
@@ -285,29 +304,28 @@ const connect = () => {
 };
 const openSocket = () => new Promise((done) => {
   const address = new URL(setup.path, document.baseURI);
+  if (state.token) address.searchParams.set("token", state.token);
   address.protocol = address.protocol.replace("http", "ws");
   const socket = new WebSocket(address);
+  let greeted = false;
   socket.binaryType = "arraybuffer";
   state.socket = socket;
   socket.onmessage = ({ data }) => {
     if (socket !== state.socket) return;  // another has taken over
     const message = typeof data === "string" ? JSON.parse(data) : unpack(data);
     receive(message);
-    if (message.type === "hello") done(true);
+    if (message.type !== "hello") return;
+    greeted = true;
+    done(true);
   };
   socket.onclose = () => {
     done(false);
     if (socket !== state.socket) return;
+    letGo();
     const said = one("[data-say] .vv-error");
-    state.waiting = false;
-    state.busy = "";
-    if (state.token && !said) say("The connection has ended, and the drive with it: press Start to begin again.");
-    if (!state.token && !said) say("The socket to the server did not open.");
-    state.token = null;
-    state.replaying = false;
-    every("[data-export]").forEach((link) => link.removeAttribute("href"));  // the server has forgotten the drive
-    planEnds();
-    showFacts();
+    if (greeted && !said) say("The connection was lost: the drive goes on with what you do next.");
+    if (!greeted && !said) say("The server does not answer: try again in a moment.");
+    ended();
   };
 });
 
@@ -349,9 +367,10 @@ const tick = () => {
   const drives = state.held.size || state.tapped.size;  // whoever drives takes over
   if (drives && state.planning) return void stopPlan();
   if (drives && state.replaying) return void halt();
-  if (state.waiting || state.busy || !state.moments.length || state.socket?.readyState !== WebSocket.OPEN) return;
+  if (state.waiting || state.busy || state.gone || !state.moments.length) return;
   const action = wanted();
   if (!action) return;
+  if (!isOpen()) return void connect();
   const rest = state.last + REST - performance.now();  // never faster than the robot moves
   if (rest > 1) return void (state.timer = setTimeout(tick, rest));
   state.last = performance.now();

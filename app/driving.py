@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,11 +51,17 @@ class Driving:
         self.number = 0
         self._begun: Start | None = None
         self._goal: Frame | None = None
+        self._turn = threading.Lock()
         self._answers = {
             "start": self._start, "act": self._act, "rewind": self._rewind, "branch": self._branch,
             "forget": self._forget, "what_if": self._what_if, "uncertainty": self._uncertainty,
             "replay": self._replay, "goal": self._choose, "plan": self._plan, "stop": self._stop,
         }  # fmt: skip
+
+    def next(self, replies: Iterator[Reply]) -> Reply | None:
+        """The next of an answer's replies, or None. One at a time: a socket may take over while another's is made."""
+        with self._turn:
+            return next(replies, None)
 
     def answer(self, message: Message) -> Iterator[Reply]:
         """Replies to a message; whatever goes wrong is one sentence."""

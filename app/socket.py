@@ -2,7 +2,8 @@
 
 A message in is JSON with a ``type``: start, act, rewind, branch, forget, what_if, uncertainty, replay, goal, plan,
 stop. A message out is JSON, or binary with pictures (:func:`app.pictures.message`). Of actions that arrive while one
-is dreamed only the newest is kept, so that no queue grows; everything of a person ends with their socket.
+is dreamed only the newest is kept, so that no queue grows. A drive whose socket ends is kept for some minutes, for
+whoever knows its token: a lost connection loses nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.driving import Driving, Message, Reply, error_text
+from app.driving import Driving, Message, error_text
 from app.pictures import EXPORTS
 from app.session import failure
 from vidvla.service import Service
@@ -28,6 +28,10 @@ SOCKETS = 32
 """Sockets open at once; another one is told so and closed."""
 SILENCE = 15 * 60.0
 """Seconds without a word after which a socket is closed."""
+GRACE = 10 * 60.0
+"""Seconds that a drive without a socket is kept."""
+LEFT = 8
+"""Drives without a socket that are kept at most."""
 SMALL, LARGE = 64 * 1024, 1_500_000
 """Characters of a message; large ones bring a picture or a file of actions."""
 BRING = ("start", "replay", "goal")
@@ -109,14 +113,18 @@ class Sockets:
     Args:
         limit: sockets open at once.
         silence: seconds without a word after which a socket is closed.
+        grace: seconds that a drive without a socket is kept.
     """
 
-    def __init__(self, service: Service, limit: int = SOCKETS, silence: float = SILENCE) -> None:
-        self.service, self.limit, self.silence = service, limit, silence
-        self._open: dict[str, Driving] = {}
+    def __init__(
+        self, service: Service, limit: int = SOCKETS, silence: float = SILENCE, grace: float = GRACE
+    ) -> None:  # fmt: skip
+        self.service, self.limit, self.silence, self.grace = service, limit, silence, grace
+        self._open: dict[str, tuple[Driving, asyncio.Task[None]]] = {}
+        self._left: dict[str, tuple[Driving, asyncio.TimerHandle]] = {}
 
     def routes(self) -> list[BaseRoute]:
-        """The socket, and the files of drives behind open sockets."""
+        """The socket, and the files of drives."""
         return [WebSocketRoute(PATH, self.serve), Route(PATH + "/export/{token}.{kind}", self.export)]
 
     async def serve(self, socket: WebSocket) -> None:
@@ -130,17 +138,41 @@ class Sockets:
             await socket.send_text(error_text(text))
             await socket.close(AGAIN_LATER)
             return
-        token, driving, mailbox = secrets.token_urlsafe(24), Driving(self.service), Mailbox()
-        self._open[token] = driving
+        token, driving = self._take(socket.query_params.get("token", ""))
+        mailbox = Mailbox()
         worker = asyncio.create_task(self._answer(socket, driving, mailbox))
+        self._open[token] = driving, worker
         try:
-            await socket.send_text(json.dumps({"type": "hello", "token": token}))
+            await socket.send_text(json.dumps({"type": "hello", "token": token, "kept": driving.number}))
             await self._listen(socket, mailbox)
         except WebSocketDisconnect:
             pass  # gone while something was sent: nobody is left to tell
         finally:
-            del self._open[token]
             worker.cancel()
+            if token in self._open and self._open[token][1] is worker:  # else another socket has taken over
+                del self._open[token]
+                self._leave(token, driving)
+
+    def _take(self, token: str) -> tuple[str, Driving]:
+        """A token and its drive, whose older socket is not answered any more; new ones where nobody knows the token."""
+        if token in self._left:
+            driving, timer = self._left.pop(token)
+            timer.cancel()
+            return token, driving
+        if token in self._open:
+            driving, worker = self._open.pop(token)
+            worker.cancel()
+            return token, driving
+        return secrets.token_urlsafe(24), Driving(self.service)
+
+    def _leave(self, token: str, driving: Driving) -> None:
+        """Keep a drive without a socket for a while, and the newest few alone."""
+        if driving.drive is None:
+            return
+        forget = asyncio.get_running_loop().call_later(self.grace, self._left.pop, token, None)
+        self._left[token] = driving, forget
+        for oldest in list(self._left)[:-LEFT]:
+            self._left.pop(oldest)[1].cancel()
 
     async def _listen(self, socket: WebSocket, mailbox: Mailbox) -> None:
         """Put what comes in into the mailbox until the socket closes or falls silent."""
@@ -148,7 +180,7 @@ class Sockets:
             try:
                 event = await asyncio.wait_for(socket.receive(), self.silence)
             except TimeoutError:
-                text = "Nothing was asked for a while, so the drive has ended: start again."
+                text = "Nothing was asked for a while: the drive rests, and goes on with what is asked next."
                 await socket.send_text(error_text(text))
                 await socket.close()
                 return
@@ -169,7 +201,7 @@ class Sockets:
                     await socket.send_text(error_text(message))
                     continue
                 replies = driving.answer(message)
-                while (reply := await asyncio.to_thread(_next, replies)) is not None:
+                while (reply := await asyncio.to_thread(driving.next, replies)) is not None:
                     await (socket.send_bytes(reply) if isinstance(reply, bytes) else socket.send_text(reply))
                     if len(mailbox) and message["type"] in LONG:
                         break
@@ -177,18 +209,15 @@ class Sockets:
             return  # the socket closed while the answer was made
 
     async def export(self, request: Request) -> Response:
-        """A drive as a file, for whoever knows the token of its open socket."""
-        driving, kind = self._open.get(request.path_params["token"]), request.path_params["kind"]
+        """A drive as a file, for whoever knows its token."""
+        token, kind = request.path_params["token"], request.path_params["kind"]
+        driving, _ = self._open.get(token) or self._left.get(token) or (None, None)
         if driving is None or driving.drive is None or kind not in EXPORTS:
-            return PlainTextResponse("There is no such drive: it ends with its page.", 404)
+            return PlainTextResponse("There is no such drive: it ends some minutes after its page.", 404)
         media, make = EXPORTS[kind]
         data = await asyncio.to_thread(make, driving.drive.export(), self.service.steps_per_second)
         name = f'attachment; filename="vidvla-drive.{kind}"'
         return Response(data, media_type=media, headers={"Content-Disposition": name, "Cache-Control": "no-store"})
-
-
-def _next(replies: Iterator[Reply]) -> Reply | None:
-    return next(replies, None)
 
 
 def _foreign(socket: WebSocket) -> bool:

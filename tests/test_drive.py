@@ -9,6 +9,7 @@ import json
 import re
 import socket as sockets
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -381,7 +382,7 @@ def test_sockets_are_apart_and_too_many_are_told(client: TestClient, service: Se
         assert reply(second)["step"] == 4
 
 
-def test_all_requests_answer_and_exports_end_with_the_socket(client: TestClient) -> None:
+def test_all_requests_answer_and_drives_outlast_their_socket(client: TestClient) -> None:
     with client.websocket_connect("/drive") as connection:
         token = begun(connection)
         file = base64.b64encode(json.dumps(actions_of(3).tolist()).encode()).decode()
@@ -402,7 +403,28 @@ def test_all_requests_answer_and_exports_end_with_the_socket(client: TestClient)
         assert client.get("/drive/export/guess.mp4").status_code == 404
         connection.send_json({**START, "source": "Upload", "upload": base64.b64encode(picture()).decode()})
         assert reply(connection)["simulated"] is False and len(reply(connection)["pictures"]) == 1
-    assert client.get(f"/drive/export/{token}.mp4").status_code == 404
+    assert client.get(f"/drive/export/{token}.mp4").status_code == 200
+    with client.websocket_connect(f"/drive?token={token}") as connection:
+        assert reply(connection) == {"type": "hello", "token": token, "kept": 2}
+        connection.send_json({**act(1, 0, 0, 0), "drive": 2})
+        assert reply(connection)["step"] == 1
+        with client.websocket_connect(f"/drive?token={token}") as other:  # the first one is lost without a word
+            assert reply(other)["kept"] == 2
+            other.send_json({"type": "rewind", "step": 1, "drive": 2})
+            assert reply(other) == {"type": "rewound", "drive": 2, "step": 1}
+    with client.websocket_connect("/drive?token=guess") as stranger:
+        assert reply(stranger)["kept"] == 0
+
+
+def test_left_drives_are_forgotten_in_time(service: Service) -> None:
+    with TestClient(Starlette(routes=Sockets(service, grace=0.2).routes())) as client:
+        with client.websocket_connect("/drive") as connection:
+            token = begun(connection)
+        assert client.get(f"/drive/export/{token}.npz").status_code == 200
+        time.sleep(0.5)
+        assert client.get(f"/drive/export/{token}.npz").status_code == 404
+        with client.websocket_connect(f"/drive?token={token}") as connection:
+            assert reply(connection)["kept"] == 0
 
 
 def picture() -> bytes:
@@ -417,7 +439,7 @@ def test_silent_and_foreign_sockets_are_closed(service: Service) -> None:
     client = TestClient(Starlette(routes=Sockets(service, silence=0.2).routes()), base_url="http://localhost")
     with client.websocket_connect("/drive") as connection:
         assert reply(connection)["type"] == "hello"
-        assert "start again" in reply(connection)["text"]
+        assert "rests" in reply(connection)["text"]
         assert connection.receive()["type"] == "websocket.close"
     with (
         pytest.raises(WebSocketDisconnect),
@@ -462,6 +484,10 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
         page.on("request", lambda r: None if r.url.startswith(inside) else outside.append(r.url))
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: complaints.append(str(e)))
+        page.add_init_script(
+            "window.sockets = []; window.WebSocket = class extends WebSocket {"
+            " constructor(...values) { super(...values); window.sockets.push(this); } };"
+        )
         page.goto(address)
         page.get_by_role("tab", name="Drive").click()
         step = page.locator("[data-step]")
@@ -531,12 +557,16 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
             assert download.value.path().stat().st_size > 500
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"1,0,0,0\n0,1,0,0"})
         expect(step).to_have_text("step 2 of 2")
+        page.evaluate("sockets.at(-1).close()")
+        expect(page.locator("[data-say] .vv-error")).to_contain_text("The connection was lost")
+        page.keyboard.press(codes[0])
+        expect(step).to_have_text("step 3 of 3")
         rows = b"\n".join([b"1,0,0,0"] * 400)
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": rows})
         page.click("[data-do=halt]")
         expect(page.locator("[data-do=halt]")).to_be_hidden()
         page.wait_for_timeout(500)
-        assert page.evaluate("document.querySelector('[data-timeline]').max") != "402"
+        assert page.evaluate("document.querySelector('[data-timeline]').max") != "403"
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"what"})
         expect(page.locator("[data-say] .vv-error")).to_contain_text("Expected actions")
         browser.close()

@@ -106,7 +106,8 @@ def measure_rollout(family: WorldModel, tasks: Sequence[str], seeds: range) -> l
 
     Beside it ``copy_first`` (the frame that the dream began with) and ``copy_last`` (the true frame one step before,
     which a dream never sees); equal pictures count as 60 dB in averages. ``hand_cm``: where the hand is seen in the
-    dream, against where the simulator has it; ``place_cm``: where the dream itself has it.
+    dream, against where the simulator has it; ``probe_cm``: the reader's own error, on the true frame; ``place_cm``:
+    where the dream itself has it.
     """
     episodes = true_episodes(tasks, seeds, "drive", ROLLOUT_STEPS)
     values = Values.of(tasks)
@@ -123,9 +124,12 @@ def measure_rollout(family: WorldModel, tasks: Sequence[str], seeds: range) -> l
                     values.add(f"{name}{kind}_s{t}", episode.task, curve[t], unit)
                 average = np.mean([min(v, 60.0) for t, v in curve.items() if t % EVERY == 0])
                 values.add(f"{name}{kind}_mean", episode.task, float(average), unit)
-        seen = reader().hands(film[list(MOMENTS)])
-        for t, place in zip(MOMENTS, seen, strict=True):
-            values.add(f"hand_cm_s{t}", episode.task, _apart_cm(place, episode.hands[t]), "cm")
+        seen = {
+            name: reader().hands(shown[list(MOMENTS)]) for name, shown in (("hand", film), ("probe", episode.frames))
+        }
+        for i, t in enumerate(MOMENTS):
+            for name, places in seen.items():
+                values.add(f"{name}_cm_s{t}", episode.task, _apart_cm(places[i], episode.hands[t]), "cm")
             values.add(f"place_cm_s{t}", episode.task, _apart_cm(dream.hands[t], episode.hands[t]), "cm")
     return values.rows(family.name)
 

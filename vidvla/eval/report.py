@@ -185,11 +185,12 @@ def _rollout(folder: Path) -> str:
                 for copy in ("copy_first", "copy_last"):
                     row = _find(rows, name, "all", f"{metric}_{copy}_{at}")
                     line.append(_cell(row, digits=digits, interval=False))
-            hand, place, film = (_find(rows, name, "all", f"{m}_{at}") for m in ("hand_cm", "place_cm", "psnr"))
-            body.append([*line, _cell(hand), _cell(place), str(film["n"] if film else 0)])
+            where = [_find(rows, name, "all", f"{metric}_{at}") for metric in ("hand_cm", "probe_cm", "place_cm")]
+            film = _find(rows, name, "all", f"psnr_{at}")
+            body.append([*line, *map(_cell, where), str(film["n"] if film else 0)])
     copies = ["first frame", "last true frame"]
     head = ["family", "at", "PSNR, dB", *copies, "SSIM", *copies, "LPIPS", *copies, "hand seen off by, cm",
-            "hand kept off by, cm", "rollouts"]  # fmt: skip
+            "the probe's own error, cm", "hand kept off by, cm", "rollouts"]  # fmt: skip
     return _table(head, body)
 
 
@@ -200,10 +201,11 @@ def _conditioning(folder: Path) -> str:
     rows, body = read_benchmark(folder / "conditioning.json")["rows"], []
     for name in _families(rows):
         for given, label in GIVEN:
-            found = [_find(rows, name, "all", f"{m}_{given}") for m in ("hand_cm", "place_cm", "psnr")]
-            cells = [_cell(row, digits=digits) for row, digits in zip(found, (2, 2, 1), strict=True)]
+            found = [_find(rows, name, "all", f"{m}_{given}") for m in ("hand_cm", "probe_cm", "place_cm", "psnr")]
+            cells = [_cell(row, digits=digits) for row, digits in zip(found, (2, 2, 2, 1), strict=True)]
             body.append([label, *cells, str(max(r["n"] if r else 0 for r in found))])
-    return _table(["actions enter", "hand seen off by, cm", "hand kept off by, cm", "PSNR, dB", "trials"], body)
+    errors = ["hand seen off by, cm", "the probe's own error, cm", "hand kept off by, cm"]
+    return _table(["actions enter", *errors, "PSNR, dB", "trials"], body)
 
 
 def _planning(folder: Path) -> str:
