@@ -436,6 +436,27 @@ def test_wrong_actions_are_one_sentence(frame: Frame, actions: np.ndarray) -> No
         WorldModel.tiny()(Request(frame, "push", actions=actions))
 
 
+def test_long_dreams_are_learned_from_in_equal_parts(windows: DreamWindows) -> None:
+    made, with_gradient = net(), []
+    windows = DreamWindows(windows.store, windows.to_unit, made.history, made.told)
+    made.register_forward_pre_hook(lambda *_: with_gradient.append(torch.is_grad_enabled()))
+    dreamed = DreamNet(made, FeedConfig(steps=3, more=6, noise=0.0))
+    batch = windows.batch(2, 9, torch.Generator().manual_seed(0))
+    values = dreamed(batch, torch.Generator().manual_seed(1))
+    assert len(with_gradient) == 9 and [sum(with_gradient[i : i + 3]) for i in (0, 3, 6)] == [1, 1, 1]
+    values["loss"].backward()
+    assert made.paint.weight.grad is not None and made.paint.weight.grad.abs().max() > 0
+
+
+def test_windows_with_pictures_end_before_their_episode_where_one_is_long_enough(windows: DreamWindows) -> None:
+    lengths = sorted({episode.entry.steps for episode in windows.store.episodes})
+    assert len(lengths) > 1
+    ends = {e.frames[-1].tobytes() for e in windows.store.episodes if e.entry.steps == lengths[-1]}
+    batch = windows.batch(8, lengths[-1], torch.Generator().manual_seed(3))
+    assert all(row[-1].numpy().tobytes() in ends for row in batch.frames)
+    assert len(windows.batch(2, lengths[-1] + 5, torch.Generator().manual_seed(3)).frames) == 2
+
+
 def test_what_follows_from_actions_is_learned(tmp_path: Path, windows: DreamWindows) -> None:
     config, context = DynamicsConfig(), Context(tmp_path, tmp_path, tmp_path)
     checkpoint.save(context.weights(HAND), {"net": config.hand(4)}, {})

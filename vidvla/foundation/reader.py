@@ -29,8 +29,6 @@ from vidvla.worlds.base import Frame
 
 READER = "reader"
 """The phase, and the folder of its published checkpoint."""
-BLUR, NOISE = 1.0, 0.05
-"""Of spoiled frames, at most: the share of their neighbours' mean, and the deviation of noise, of half the range."""
 
 
 class ReaderConfig(BaseModel):
@@ -64,14 +62,6 @@ class ReaderNet(nn.Module):
             seen = seen.float()
             overview = seen[:, -self.sight.overview :]
             return self.pose(seen), self.things(seen), self.kind(overview), self.told(overview)
-
-
-def spoiled(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """True frames (B, 3, H, W), half of them a little blurred and noisy: what is dreamed is read, too."""
-    blur, noise, spoil = torch.rand((3, len(pixels), 1, 1, 1), generator=generator).to(pixels.device)
-    mean = F.avg_pool2d(pixels, 3, stride=1, padding=1, count_include_pad=False)
-    dirt = torch.randn(pixels.shape, generator=generator).to(pixels.device)
-    return torch.where(spoil < 0.5, pixels, torch.lerp(pixels, mean, BLUR * blur) + NOISE * noise * dirt)
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ class ReaderStage:
         return np.asarray(episode.frames[moment]), pose, episode.things[moment], task, float(done)
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        pose, things, kinds, logits = model(spoiled(to_float(batch.frames), generator))
+        pose, things, kinds, logits = model(to_float(batch.frames))
         missed, where = pose - unit_pose(batch.poses), things - unit_things(batch.things)
         distance, joints = missed[:, :3].norm(dim=1).mean(), missed[:, 3:].abs().mean()
         first, second, goal = (where[:, part].norm(dim=1).mean() for part in (FIRST, SECOND, GOAL))
