@@ -275,7 +275,7 @@ MEASURES = {
     ),
     "policy-ranking": Measure(
         "policy_ranking.json", _dreaming(lambda f, j: measure_ranking(f, j.tasks, j.seeds)),
-        seeds=range(500_000, 500_003), told=False,
+        seeds=range(500_000, 500_006), told=False,
     ),
     "dream": Measure("dream.json", _dream, seeds=range(500_000, 500_040), told=False),
 }  # fmt: skip
