@@ -138,10 +138,10 @@ const show = () => {
   screen("branch_truth").hidden = !branch || !state.simulated;
   if (branch) {
     const at = Math.min(state.seen, branch.moments.length - 1), { dream, truth } = branch.moments[at].pictures;
-    const shown = [["branch", "dream", dream[0]], ["branch_truth", "simulator", truth?.[0]],
-      ["branch_apart", "what differs from the dream above", moment.pictures.dream[0], dream[0]]];
+    const shown = [["branch", `Branch ${branch.name}, step ${at}`, dream[0]], ["branch_truth", "Its simulator", truth?.[0]],
+      ["branch_apart", "Dream against branch", moment.pictures.dream[0], dream[0]]];
     for (const [name, label, ...parts] of shown) {
-      screen(name).querySelector("figcaption").textContent = `Branch ${branch.name}, step ${at}: ${label}`;
+      screen(name).querySelector("figcaption").textContent = label;
       paint(screen(name).querySelector("canvas"), ...parts);
     }
   }
