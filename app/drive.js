@@ -139,7 +139,7 @@ const show = () => {
   if (branch) {
     const at = Math.min(state.seen, branch.moments.length - 1), { dream, truth } = branch.moments[at].pictures;
     const shown = [["branch", `Branch ${branch.name}, step ${at}`, dream[0]], ["branch_truth", "Its simulator", truth?.[0]],
-      ["branch_apart", "Dream against branch", moment.pictures.dream[0], dream[0]]];
+      ["branch_apart", "Difference", moment.pictures.dream[0], dream[0]]];
     for (const [name, label, ...parts] of shown) {
       screen(name).querySelector("figcaption").textContent = label;
       paint(screen(name).querySelector("canvas"), ...parts);
