@@ -221,7 +221,8 @@ const answers = {
     planEnds();
     forgetGoal();
     Object.assign(state, {
-      drive: message.drive, gone: false, driven: `${message.title} dreams ${message.label}`, chance: message.chance, simulated: message.simulated, notes: message.notes, moments: [], branches: [],
+      drive: message.drive, gone: false, driven: `${message.title} dreams ${message.label}`, chance: message.chance,
+      simulated: message.simulated, notes: message.notes, moments: [], branches: [],
       compared: null, seen: 0, owed: 0, arrivals: [],
     });
     state.stopFilms();
@@ -241,7 +242,7 @@ const answers = {
     if (following || !(message.replayed || message.plan || state.hold)) state.seen = message.step;
     state.arrivals.push(performance.now());
     if (message.step === setup.far + 1) say("");
-    if (message.replayed) {
+    if (message.replayed && state.busy !== "stopping") {
       state.replaying = message.replayed[0] < message.replayed[1];
       state.busy = state.replaying ? `replaying ${message.replayed.join(" of ")}` : "";
     }
@@ -352,7 +353,7 @@ const wanted = () => {
   return state.hold ? sliders() : null;
 };
 
-const halt = () => ask({ type: "stop" }, "stopping");
+const halt = () => state.busy !== "stopping" && ask({ type: "stop" }, "stopping");  // asked once
 
 /** Nothing is driven any more: not held, not owed. */
 const letGo = () => {

@@ -133,12 +133,13 @@ class Sockets:
             await socket.close()
             return
         await socket.accept()
-        if len(self._open) >= self.limit:
+        known = socket.query_params.get("token", "")
+        if len(self._open) >= self.limit and known not in self._open:
             text = f"At most {self.limit} people can drive at once: try again later."
             await socket.send_text(error_text(text))
             await socket.close(AGAIN_LATER)
             return
-        token, driving = self._take(socket.query_params.get("token", ""))
+        token, driving = self._take(known)
         mailbox = Mailbox()
         worker = asyncio.create_task(self._answer(socket, driving, mailbox))
         self._open[token] = driving, worker

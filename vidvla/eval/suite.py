@@ -235,14 +235,14 @@ class Measure:
     """A measurement: its file name, its function, and which phrasings and seeds the published figures are of.
 
     Attributes:
-        told: it hangs on the phrasings, and on how often families look and in how many steps they denoise.
+        worded: it hangs on the phrasings, and on how often families look and in how many steps they denoise.
     """
 
     file: str
     run: Callable[[Family, Job], list[Row]]
     phrasings: Callable[[], Phrasings] = canonical_phrasings
     seeds: range = range(500_000, 500_010)
-    told: bool = True
+    worded: bool = True
 
 
 def _dreaming(run: Callable[[WorldModel, Job], list[Row]]) -> Callable[[Family, Job], list[Row]]:
@@ -255,29 +255,29 @@ MEASURES = {
     "film": Measure("film.json", _film),
     "target": Measure("target.json", _target),
     "heads": Measure("heads.json", _heads, seeds=range(500_000, 500_003)),
-    "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse, told=False),
+    "inverse-dynamics": Measure("inverse_dynamics.json", measure_inverse, worded=False),
     "phrasings": Measure("phrasings.json", measure_phrasings, held_out_phrasings, range(500_000, 500_005)),
     "speed": Measure("speed.json", measure_speed),
-    "size": Measure("speed.json", measure_size, told=False),
+    "size": Measure("speed.json", measure_size, worded=False),
     "rollout": Measure(
         "rollout.json", _dreaming(lambda f, j: measure_rollout(f, j.tasks, j.seeds)),
-        seeds=range(500_000, 500_003), told=False,
+        seeds=range(500_000, 500_003), worded=False,
     ),
     "following": Measure(
-        "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds)), told=False
+        "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds)), worded=False
     ),
     "conditioning": Measure(
-        "conditioning.json", _dreaming(lambda f, j: measure_conditioning(f, j.tasks, j.seeds)), told=False
+        "conditioning.json", _dreaming(lambda f, j: measure_conditioning(f, j.tasks, j.seeds)), worded=False
     ),
     "planning": Measure(
         "planning.json", _dreaming(lambda f, j: measure_planning(f, j.tasks, j.seeds)),
-        seeds=range(500_000, 500_003), told=False,
+        seeds=range(500_000, 500_003), worded=False,
     ),
     "policy-ranking": Measure(
         "policy_ranking.json", _dreaming(lambda f, j: measure_ranking(f, j.tasks, j.seeds)),
-        seeds=range(500_000, 500_006), told=False,
+        seeds=range(500_000, 500_006), worded=False,
     ),
-    "dream": Measure("dream.json", _dream, seeds=range(500_000, 500_040), told=False),
+    "dream": Measure("dream.json", _dream, seeds=range(500_000, 500_040), worded=False),
 }  # fmt: skip
 
 
@@ -298,13 +298,12 @@ def measure(
 
     Raises:
         ValueError: where seeds are trained on, phrasings are of unknown tasks, something is set that the measurement
-            does not hang on, or a measurement on other cases than
-            the published ones would overwrite those.
+            does not hang on, or a measurement on other cases than the published ones would overwrite those.
     """
     chosen = MEASURES[what]
     for task in (phrasings or {}).keys() - phrase_book().keys():
         raise ValueError(f"expected phrasings of tasks among {', '.join(phrase_book())}; got {task!r}")
-    if not chosen.told and (phrasings, execute, steps) != (None, EXECUTE, DENOISING_STEPS):
+    if not chosen.worded and (phrasings, execute, steps) != (None, EXECUTE, DENOISING_STEPS):
         raise ValueError(
             f"expected no phrasings, and the usual looks and denoising steps: {what} hangs on none of them"
         )
