@@ -145,6 +145,13 @@ def test_a_run_in_both_streams_and_ends_in_two_films(service: Service) -> None:
 
 
 @needs_simulator
+def test_a_policy_of_one_task_runs_in_that(service: Service) -> None:
+    *_, last = service.evaluate("vmc", "wma", "button-press", 900_001, limit=4)
+    assert last.dream is not None and last.real is not None
+    assert (last.dream.actions == last.real.actions)[0].all()
+
+
+@needs_simulator
 def test_both_begin_alike_and_the_judge_alone_ends_dreams(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, last = service.evaluate("baseline", "wma", "door-open", 900_001, limit=4)
     assert last.dream is not None and last.real is not None
@@ -159,8 +166,8 @@ def test_both_begin_alike_and_the_judge_alone_ends_dreams(service: Service, monk
     [
         ({"policy": "unheard-of"}, "family among"),
         ({"policy": None}, "family among"),
-        ({"policy": "wma"}, "acts on instructions"),
-        ({"policy": "vmc"}, "acts on instructions"),
+        ({"policy": "wma"}, "family that acts, got wma"),
+        ({"policy": "vmc"}, "button-press, all that"),
         ({"mind": "baseline"}, "dreams every task"),
         ({"mind": "vmc"}, "dreams every task"),
         ({"task": "make-tea"}, "task among"),

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidvla.data.clips import EpisodeStore
-from vidvla.data.episode import KINDS, STUDENT_STEPS, Student, kind_of
+from vidvla.data.episode import KINDS, MAX_STEPS, POLICY_KINDS, STUDENT_STEPS, Student, kind_of
 from vidvla.data.record import MANIFEST, UNSEEN, How, read_manifest, record
 from vidvla.families.base import Context
 from vidvla.foundation.dream_stages import ArmStage, HandStage
@@ -52,7 +52,7 @@ def test_robot_episodes_say_what_is_clean(robot_data: Path) -> None:
 
 def test_the_mix_holds_every_kind() -> None:
     kinds = [kind_of(seed) for seed in range(20)]
-    assert {*kinds, "student", "drive"} == set(KINDS) and kinds.count("recover") == 12
+    assert {*kinds, *POLICY_KINDS, "drive"} == set(KINDS) and kinds.count("recover") == 12
 
 
 def _idle(frame: Frame, task: str, seed: int) -> NDArray[np.float32]:
@@ -71,6 +71,13 @@ def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data
         assert STUDENT_STEPS[0] <= clean < STUDENT_STEPS[1] and len(episode.actions) > clean
         assert (episode.actions[:clean] == _idle(episode.frames[0], "", 0)[0]).all()
         assert (episode.actions[clean:] == episode.expert_actions[clean:]).all()
+
+
+def test_an_attempt_is_the_students_to_the_end(tmp_path: Path, robot_data: Path) -> None:
+    record(tmp_path, "metaworld", ["hammer"], range(1), How("attempt", make_student=_make_idle))
+    (episode,) = EpisodeStore(tmp_path).episodes
+    assert len(episode.actions) == episode.entry.clean_from == MAX_STEPS and episode.entry.success == -1
+    assert (episode.actions == _idle(episode.frames[0], "", 0)[0]).all()
 
 
 def test_a_student_is_given_exactly_where_one_acts(tmp_path: Path, robot_data: Path) -> None:

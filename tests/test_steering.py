@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drives import START, act, begun, picture, reply, tiny_service
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from test_drive import START, act, begun, picture, reply, tiny_service
 
 from app.socket import Sockets
 from vidvla.drive import Drive

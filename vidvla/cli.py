@@ -115,8 +115,8 @@ def record(
     world: Annotated[str, typer.Option(help="metaworld or physics.")] = "metaworld",
     tasks: Tasks = "avdc",
     seeds: Seeds = "0:600",
-    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, drive, student, or mix.")] = "mix",
-    student: Annotated[str, typer.Option(help="The published family that acts first with --kind student.")] = "gr2",
+    kind: Annotated[str, typer.Option(help="expert, recover, noisy, play, drive, student, attempt, or mix.")] = "mix",
+    student: Annotated[str, typer.Option(help="The published family that acts in students and attempts.")] = "gr2",
     workers: Annotated[int, typer.Option(min=1)] = 2,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels; 0 records no frames.")] = 128,
     steps: Annotated[int, typer.Option(help="Control steps of an episode at most; 0 is the kind's own.")] = 0,
@@ -130,6 +130,7 @@ def record(
     from tqdm import tqdm
 
     from vidvla import checkpoint, registry
+    from vidvla.data.episode import POLICY_KINDS
     from vidvla.data.record import UNSEEN, WORLDS, How
     from vidvla.data.record import record as run
     from vidvla.worlds.physics import KINDS
@@ -146,7 +147,7 @@ def record(
         chosen = None if kind == "mix" else kind
         folder = out or Path("runs/data") / (world if size else world + UNSEEN)
         policy = functools.partial(registry.student, student, checkpoint.ASSETS / "checkpoints")
-        how = How(chosen, size, steps or None, policy if chosen == "student" else None)
+        how = How(chosen, size, steps or None, policy if chosen in POLICY_KINDS else None)
         shards = run(folder, world, names, parse_seeds(seeds), how, workers=workers, progress=show)
     typer.echo(f"{sum(len(s.episodes) for s in shards)} episodes in {folder}")
 

@@ -226,8 +226,7 @@ class Service(Scenes):
             limit: control steps at most; between two looks there are as many as the family asks for, or 8.
         """
         family = self.family(name)
-        if not family.acts:
-            raise ValueError(f"expected a family that acts, got {name}")
+        _check_actor(family, scene.task)
         stride = family.commits(request) or EXECUTE
         with enough_memory(family.title):
             yield from filmed_loop(
@@ -243,10 +242,7 @@ class Service(Scenes):
                 scene's task.
         """
         family = self._awake(name)
-        if not family.acts:
-            raise ValueError(f"expected a family that acts, got {name}")
-        if family.tasks and scene.task not in family.tasks:
-            raise ValueError(f"expected {' or '.join(family.tasks)}, all that {family.title} knows, got {scene.task}")
+        _check_actor(family, scene.task)
 
         def ask(frame: Frame, plan: int) -> Rollout:
             with self._thinking, torch.inference_mode():
@@ -307,8 +303,7 @@ class Service(Scenes):
             ValueError: one sentence, where a family, the judge, the task or the simulator cannot serve.
         """
         actor, dreamer, reader = self.family(policy), self.family(mind), self._reader
-        if not actor.acts or actor.tasks:
-            raise ValueError(f"expected a policy that acts on instructions, got {policy}")
+        _check_actor(actor, task)
         if not isinstance(dreamer, Mind) or dreamer.tasks:
             raise ValueError(f"expected a world model that dreams every task, got {mind}")
         if task not in reader.config.tasks:
@@ -440,6 +435,14 @@ class Service(Scenes):
             write_sample(Sample(task, scene.instruction, scene.frame, truth), seed)
             names.append(task)
         return names
+
+
+def _check_actor(family: Family, task: str) -> None:
+    """ValueError where ``family`` does not act, or not in ``task``."""
+    if not family.acts:
+        raise ValueError(f"expected a family that acts, got {family.name}")
+    if family.tasks and task not in family.tasks:
+        raise ValueError(f"expected {' or '.join(family.tasks)}, all that {family.title} knows, got {task[:60]}")
 
 
 def _again(request: Request, frame: Frame, plan: int) -> Request:

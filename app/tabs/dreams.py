@@ -188,7 +188,7 @@ def _choices(infos: Sequence[FamilyInfo]) -> list[tuple[str, str]]:
 
 def _build_live(service: Service, infos: Sequence[FamilyInfo], limit: int) -> Live | None:
     """The controls and the two films, or what is missing for them."""
-    policies = [info for info in infos if info.acts and info.general]
+    policies = [info for info in infos if info.acts]
     minds = [info for info in infos if info.told and info.general]
     missing = [f"{info.title}: {info.problem}." for info in minds if info.problem is not None]
     problem = service.simulator_problem or service.judge_problem

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from vidvla.worlds.base import Frame, World
 from vidvla.worlds.physics import physics_clip
 
-KINDS = ("expert", "recover", "noisy", "play", "student", "drive")
+KINDS = ("expert", "recover", "noisy", "play", "student", "drive", "attempt")
 """expert: clean from the start. recover: knocked off its path for some steps, then clean. noisy: every action
 perturbed. play: no task, smooth random motion. student: a trained policy acts for some steps, then the expert takes
 over, so that demonstrations start where a policy really gets to (DAgger, Ross et al. 2011, arXiv 1011.0686). drive: as
 a person at the keys: one axis held for a while, rests, pushes, the gripper toggled, and the expert in between, so that
-things are touched too."""
+things are touched too. attempt: a trained policy acts to the end, so that a world model sees how policies fail."""
+POLICY_KINDS = ("student", "attempt")
+"""Kinds in which a trained policy acts."""
 CLEAN_KINDS = ("expert", "recover", "student")
 """Kinds whose futures, from some step on, follow from what is seen: films and policies learn from these."""
 
@@ -109,8 +111,8 @@ class _Disturbance:
         self.kind, self.world, self.rng, self.student = kind, world, rng, student
         self.start = 0 if rng.random() < 0.5 else int(rng.integers(1, 16))
         self.stop = self.start + int(rng.integers(1, 8))
-        if kind == "student":
-            self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS))
+        if kind in POLICY_KINDS:
+            self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS)) if kind == "student" else MAX_STEPS
         self.planned: list[NDArray[np.float32]] = []
         self.left, self.by_expert = 0, False
         self.push = _random_push(world, rng)
@@ -118,7 +120,7 @@ class _Disturbance:
 
     def __call__(self, step: int, clean: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         low, high = np.asarray(self.world.action_spec.low), np.asarray(self.world.action_spec.high)
-        if self.kind == "student" and step < self.stop:
+        if self.kind in POLICY_KINDS and step < self.stop:
             self.planned = self.planned or list(self.student(frame)[:STUDENT_EXECUTES])
             return np.clip(self.planned.pop(0), low, high).astype(np.float32)
         if self.kind == "recover" and self.start <= step < self.stop:
@@ -165,13 +167,13 @@ def record_episode(
     """Run ``kind`` on ``task`` from layout ``seed``; equal arguments give the equal episode.
 
     Args:
-        student: acts first in episodes of kind ``student``.
+        student: acts in episodes of :data:`POLICY_KINDS`.
         steps: control steps at most, where not as many as recordings of the kind have.
     """
     if kind not in KINDS:
         raise ValueError(f"expected a kind among {', '.join(KINDS)}; got {kind!r}")
-    if (kind == "student") != (student is not None):
-        raise ValueError(f"expected a student exactly for the kind 'student', got kind {kind!r}")
+    if (kind in POLICY_KINDS) != (student is not None):
+        raise ValueError(f"expected a student exactly for the kinds {' and '.join(POLICY_KINDS)}, got kind {kind!r}")
 
     def plan(frame: Frame) -> NDArray[np.float32]:
         assert student is not None
@@ -198,7 +200,7 @@ def record_episode(
         fulfilled.append(result.success)
         if result.success and success < 0:
             success = step
-        settled = kind == "student" or step >= disturb.stop
+        settled = kind in POLICY_KINDS or step >= disturb.stop
         if kind not in ("play", "drive") and 0 <= success <= step - TAIL_STEPS and settled:
             break
     return Episode(

@@ -72,7 +72,7 @@ class How:
         kind: one of :data:`~vidvla.data.episode.KINDS` for all, or None for the training mix.
         size: picture side, pixels; 0 leaves pictures out, which are most of a step's time.
         steps: control steps at most, where not as many as recordings of the kind have.
-        make_student: of the policy that acts first in episodes of the kind ``student``.
+        make_student: of the policy that acts in episodes of :data:`~vidvla.data.episode.POLICY_KINDS`.
     """
 
     kind: str | None = None
