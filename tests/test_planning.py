@@ -12,7 +12,7 @@ from vidvla.data.clips import EpisodeStore
 from vidvla.eval.perceptual import lpips
 from vidvla.families.base import Context, Phase
 from vidvla.foundation.pose import MIDDLE, unit_pose, unit_things
-from vidvla.foundation.reader import NOISE, READER, Reader, ReaderConfig, ReaderStage, disturbed, publish_reader
+from vidvla.foundation.reader import READER, Reader, ReaderConfig, ReaderStage, publish_reader
 from vidvla.nn.touch import FIRST
 from vidvla.planning import THING, Actions, PlanConfig, goal_cost, plan, shift, towards
 from vidvla.service import Service
@@ -105,9 +105,7 @@ def test_perceptual_distance_orders_as_people_do(frame: Frame) -> None:
 def test_hands_are_read_from_pictures(tmp_path: Path, robot_data: Path) -> None:
     context = Context(tmp_path / "data", tmp_path / "runs", tmp_path / "checkpoints")
     config = ReaderConfig(tasks=("handle-press",))
-    phase = Phase(
-        READER, lambda c: ReaderStage(robot_data, config, 0.25, 0.5), TrainConfig(steps=120, batch=16, ema=0.9)
-    )
+    phase = Phase(READER, lambda c: ReaderStage(robot_data, config, 0.25), TrainConfig(steps=120, batch=16, ema=0.9))
     run_phase(context, phase, "cpu")
     publish_reader(context)
     reader = Reader.load(context.checkpoints)
@@ -130,19 +128,8 @@ def test_hands_are_read_from_pictures(tmp_path: Path, robot_data: Path) -> None:
         reader.judge(frames[0], "door-open")
 
 
-def test_disturbed_frames_are_softer_and_noisier() -> None:
-    generator = torch.Generator().manual_seed(0)
-    edge = torch.cat([-torch.ones(64, 3, 8, 4), torch.ones(64, 3, 8, 4)], dim=3)
-    assert disturbed(edge, 0.0, generator).equal(edge)
-    change = (disturbed(edge, 0.5, generator) - edge).abs()
-    moved = change.flatten(1).amax(dim=1) > 0
-    assert 16 < moved.sum() < 48
-    assert change[moved][..., 3:5].mean() > 4 * change[moved][..., :3].mean()  # blur at the edge, noise beside it
-    assert 0 < change[moved][..., :3].mean() < NOISE
-
-
 def test_frames_after_a_fulfilling_step_count(robot_data: Path) -> None:
-    stage = ReaderStage(robot_data, ReaderConfig(tasks=("handle-press",)), 1.0, 0.0)
+    stage = ReaderStage(robot_data, ReaderConfig(tasks=("handle-press",)), 1.0)
     batch = stage.batch(40, torch.Generator().manual_seed(0))
     for row in range(40):
         found = [

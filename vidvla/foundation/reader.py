@@ -29,8 +29,6 @@ from vidvla.worlds.base import Frame
 
 READER = "reader"
 """The phase, and the folder of its published checkpoint."""
-NOISE = 0.05
-"""Largest deviation of the noise in a disturbed frame, of half the range."""
 
 
 class ReaderConfig(BaseModel):
@@ -86,13 +84,12 @@ class ReaderStage:
 
     Args:
         fulfilled: share of samples that show a fulfilled task, where the drawn episode has such a frame.
-        disturbed: share of frames that are made a little softer and noisier, as those of dreams are.
     """
 
     name = READER
 
-    def __init__(self, folder: Path, config: ReaderConfig, fulfilled: float, disturbed: float) -> None:
-        self.folder, self.config, self.fulfilled, self.disturbed = folder, config, fulfilled, disturbed
+    def __init__(self, folder: Path, config: ReaderConfig, fulfilled: float) -> None:
+        self.folder, self.config, self.fulfilled = folder, config, fulfilled
 
     @functools.cached_property
     def store(self) -> EpisodeStore:
@@ -123,7 +120,7 @@ class ReaderStage:
         return np.asarray(episode.frames[moment]), pose, episode.things[moment], task, float(done)
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        pose, things, kinds, logits = model(disturbed(to_float(batch.frames), self.disturbed, generator))
+        pose, things, kinds, logits = model(to_float(batch.frames))
         missed, where = pose - unit_pose(batch.poses), things - unit_things(batch.things)
         distance, joints = missed[:, :3].norm(dim=1).mean(), missed[:, 3:].abs().mean()
         first, second, goal = (where[:, part].norm(dim=1).mean() for part in (FIRST, SECOND, GOAL))
@@ -141,17 +138,6 @@ class ReaderStage:
 
     def preview(self, model: nn.Module) -> None:
         return None
-
-
-def disturbed(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Pixels (B, 3, H, W) in [-1, 1], of which ``share`` are blended with their blur and have noise, each by how much
-    is drawn for it."""
-    drawn = torch.rand((3, len(pixels), 1, 1, 1), generator=generator)
-    noise = torch.randn(pixels.shape, generator=generator)
-    much, soft, noisy = drawn.to(pixels.device)
-    soft, noisy = (much < share) * soft, (much < share) * NOISE * noisy
-    edges = F.pad(pixels, (1, 1, 1, 1), mode="replicate")
-    return pixels.lerp(F.avg_pool2d(edges, 3, stride=1), soft) + noisy * noise.to(pixels.device)
 
 
 @dataclass(frozen=True)
@@ -219,7 +205,7 @@ def reader_phase(size: str, world: str, tasks: tuple[str, ...]) -> Phase:
     sizes = ReaderConfig(**config["model"], tasks=tasks)
 
     def stage(context: Context) -> ReaderStage:
-        return ReaderStage(context.data / world, sizes, config["fulfilled"], config["disturbed"])
+        return ReaderStage(context.data / world, sizes, config["fulfilled"])
 
     return Phase(READER, stage, TrainConfig(**config["train"]))
 
