@@ -27,8 +27,8 @@ SLOWDOWN = 2
 HOLD = 6
 """Ticks that a film rests on its last frame before it loops."""
 
-COLOURS = ("#3b82f6", "#f97316", "#8b5cf6", "#10b981", "#ec4899", "#eab308", "#06b6d4", "#ef4444")
-"""One a family, in the order of the columns; the ninth starts over."""
+COLOURS = ("#3b82f6", "#f97316", "#8b5cf6", "#10b981", "#ec4899", "#eab308", "#06b6d4", "#ef4444", "#84cc16")
+"""One a family, in the order of the columns, or a policy; the tenth starts over."""
 TRUE_COLOUR = "#8b94a3"
 Share = tuple[float, float, float]
 """A value with the ends of its interval."""

@@ -74,9 +74,10 @@ def test_a_student_acts_first_and_the_expert_recovers(tmp_path: Path, robot_data
 
 
 def test_an_attempt_is_the_students_to_the_end(tmp_path: Path, robot_data: Path) -> None:
-    record(tmp_path, "metaworld", ["hammer"], range(1), How("attempt", make_student=_make_idle))
+    long = How("attempt", steps=MAX_STEPS + 4, make_student=_make_idle)
+    record(tmp_path, "metaworld", ["hammer"], range(1), long)
     (episode,) = EpisodeStore(tmp_path).episodes
-    assert len(episode.actions) == episode.entry.clean_from == MAX_STEPS and episode.entry.success == -1
+    assert len(episode.actions) == episode.entry.clean_from == long.steps and episode.entry.success == -1
     assert (episode.actions == _idle(episode.frames[0], "", 0)[0]).all()
 
 

@@ -111,8 +111,8 @@ class _Disturbance:
         self.kind, self.world, self.rng, self.student = kind, world, rng, student
         self.start = 0 if rng.random() < 0.5 else int(rng.integers(1, 16))
         self.stop = self.start + int(rng.integers(1, 8))
-        if kind in POLICY_KINDS:
-            self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS)) if kind == "student" else MAX_STEPS
+        if kind == "student":
+            self.start, self.stop = 0, int(rng.integers(*STUDENT_STEPS))
         self.planned: list[NDArray[np.float32]] = []
         self.left, self.by_expert = 0, False
         self.push = _random_push(world, rng)
@@ -120,7 +120,7 @@ class _Disturbance:
 
     def __call__(self, step: int, clean: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         low, high = np.asarray(self.world.action_spec.low), np.asarray(self.world.action_spec.high)
-        if self.kind in POLICY_KINDS and step < self.stop:
+        if self.kind == "attempt" or (self.kind == "student" and step < self.stop):
             self.planned = self.planned or list(self.student(frame)[:STUDENT_EXECUTES])
             return np.clip(self.planned.pop(0), low, high).astype(np.float32)
         if self.kind == "recover" and self.start <= step < self.stop:
