@@ -6,8 +6,11 @@ import gc
 
 import numpy as np
 import pytest
+import torch
 
 from vidvla.eval.rollouts import closed_loop
+from vidvla.foundation.pose import metres, unit_links, unit_pose
+from vidvla.nn.arm import LINKS as MARKED
 from vidvla.worlds.experts import EXPERTS
 from vidvla.worlds.metaworld import (
     AVDC_TASKS,
@@ -15,6 +18,7 @@ from vidvla.worlds.metaworld import (
     DEEP,
     DEEP_TASKS,
     JOINT_COUNT,
+    LINKS,
     REACH,
     THING_COUNT,
     MetaWorld,
@@ -196,6 +200,18 @@ def test_the_camera_is_the_one_that_is_written_down(world: MetaWorld) -> None:
     for task in AVDC_TASKS:
         world.reset(task, 1)
         assert np.allclose(world.projection(), CAMERA, atol=1e-4)
+
+
+def test_the_arms_links_are_where_its_joints_say(world: MetaWorld) -> None:
+    rng, (low, high) = np.random.default_rng(0), (world.action_spec.low, world.action_spec.high)
+    for task in AVDC_TASKS:
+        world.reset(task, 1)
+        for _ in range(4):
+            world.step(rng.uniform(low, high).astype(np.float32))
+        data = world._now().env.data
+        true = np.stack([data.body(f"right_l{link}").xpos for link in range(len(LINKS))])[-MARKED:]
+        pose = unit_pose(torch.from_numpy(np.append(world.hand(), world.joints())).float())
+        assert np.allclose(metres(unit_links(pose[None])[0]), true, atol=1e-4)
 
 
 def test_the_hand_is_sent_where_it_is_written_down(world: MetaWorld) -> None:

@@ -22,6 +22,7 @@ from vidvla.foundation.pose import (
     metres,
     unit_camera,
     unit_height,
+    unit_links,
     unit_place,
 )
 from vidvla.nn.arm import ArmNet, HandNet, JointNet
@@ -62,7 +63,7 @@ class DynamicsConfig(BaseModel):
         return TouchNet(self.told, action_dim, POSE, len(KINDS))
 
     def arm(self) -> ArmNet:
-        return ArmNet(self.size // 16, JOINT_COUNT, self.width, camera=unit_camera())
+        return ArmNet(self.size // 16, JOINT_COUNT, self.width, camera=unit_camera(), links=unit_links)
 
     def joints(self) -> JointNet:
         return JointNet(JOINT_COUNT, self.told)
@@ -70,7 +71,7 @@ class DynamicsConfig(BaseModel):
     def net(self, action_dim: int) -> DynamicsNet:
         return DynamicsNet(
             self.history, self.told, action_dim, self.width, self.layers, self.entry,
-            joints=JOINT_COUNT, size=self.size, camera=unit_camera(),
+            joints=JOINT_COUNT, size=self.size, camera=unit_camera(), links=unit_links,
         )  # fmt: skip
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from vidvla.nn.arm import Camera
+from vidvla.nn.arm import LINKS, Camera
 from vidvla.worlds.metaworld import AVDC_TASKS, CAMERA, DEEP, DEEP_TASKS, JOINT_COUNT, REACH
+from vidvla.worlds.metaworld import LINKS as ROBOT
 
 DECIMETRE = 0.1
 """Metres; places are told in decimetres."""
@@ -24,6 +26,8 @@ TURN, SLIDE = 0.5, 0.02
 """Units of joints, radians, and of fingers, metres: each moves something about a decimetre."""
 POSE = 3 + JOINT_COUNT
 """Numbers of a pose: where the hand is, then the joints."""
+TURNS = Rotation.from_quat([turn for _, turn in ROBOT], scalar_first=True).as_matrix().astype(np.float32)
+"""How the arm's links are turned in those before them, (7, 3, 3)."""
 KINDS = AVDC_TASKS
 """Kinds of scenes: what is in them, and how deep the hand may be sent, is the task's."""
 
@@ -87,6 +91,24 @@ def unit_pose(poses: Tensor) -> Tensor:
     middle = torch.tensor((*MIDDLE, *ANGLES, *FINGERS), device=poses.device)
     unit = torch.tensor((*[DECIMETRE] * 3, *[TURN] * len(ANGLES), *[SLIDE] * len(FINGERS)), device=poses.device)
     return (poses - middle) / unit
+
+
+def unit_links(poses: Tensor) -> Tensor:
+    """Where the arm's last links are in poses (B, POSE) of unit scale, (B, LINKS, 3) in unit places: forward
+    kinematics."""
+    angles = poses[:, 3 : 3 + len(ANGLES)] * TURN + torch.tensor(ANGLES, device=poses.device)
+    offsets = torch.tensor([offset for offset, _ in ROBOT], device=poses.device)
+    fixed = torch.from_numpy(TURNS).to(poses.device)
+    place, turn, found = poses.new_zeros(len(poses), 3), torch.eye(3, device=poses.device).expand(len(poses), 3, 3), []
+    for link, angle in enumerate(angles.unbind(dim=1)):
+        place = place + (turn * offsets[link]).sum(dim=2)
+        cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        about = torch.stack([cos, -sin, none, sin, cos, none, none, none, none + 1], dim=1).view(-1, 3, 3)
+        # sums, no matrix products: half precision is too coarse
+        for factor in (fixed[link].expand_as(about), about):
+            turn = (turn[:, :, :, None] * factor[:, None]).sum(dim=2)
+        found.append(place)
+    return unit_place(torch.stack(found[-LINKS:], dim=1))
 
 
 def unit_camera() -> Camera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,6 +12,11 @@ from vidvla.nn.conv import ResBlock
 
 Camera = tuple[tuple[float, float, float, float], ...]
 """Rows of a (3, 4) projection: ``camera @ (place, 1) = (x d, y d, d)``, x to the right, y downwards, from -1 to 1."""
+
+Links = Callable[[Tensor], Tensor]
+"""Poses (B, 3 + J), about unit scale -> where the arm's links are, (B, LINKS, 3), in the units of places."""
+LINKS = 5
+"""Links whose places are marked for the picture of the arm, beside the hand."""
 
 RATES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Radians a unit (a decimetre of a place, half a radian of a joint) of the waves that a pose is told by: the fastest
@@ -108,19 +115,19 @@ class JointNet(nn.Module):
 
 
 class Level(nn.Module):
-    """One level of :class:`ArmNet`: twice as fine, told where the hand is seen and what the arm does."""
+    """One level of :class:`ArmNet`: twice as fine, told where hand and links are seen and what the arm does."""
 
     def __init__(self, coarse: int, channels: int, told: int) -> None:
         super().__init__()
         self.up = nn.Sequential(nn.Conv2d(coarse, 4 * channels, 1), nn.PixelShuffle(2))
-        self.mix = nn.Conv2d(channels + MAPS, channels, 3, padding=1)
+        self.mix = nn.Conv2d(channels + (1 + LINKS) * MAPS, channels, 3, padding=1)
         self.tell = nn.Linear(told, 2 * channels)
         self.block = ResBlock(channels)
 
-    def forward(self, x: Tensor, told: Tensor, hand: Tensor) -> Tensor:
-        """x (B, coarse, h, w), told (B, T), hand (B, 2) -> (B, channels, 2 h, 2 w)."""
+    def forward(self, x: Tensor, told: Tensor, marks: Sequence[Tensor]) -> Tensor:
+        """x (B, coarse, h, w), told (B, T), each of marks (B, 2) -> (B, channels, 2 h, 2 w)."""
         x = self.up(x)
-        x = self.mix(torch.cat([x, hand_maps(hand, x)], dim=1))
+        x = self.mix(torch.cat([x, *(hand_maps(mark, x) for mark in marks)], dim=1))
         scale, shift = self.tell(told)[:, :, None, None].chunk(2, dim=1)
         out: Tensor = self.block(x * (1 + scale) + shift)
         return out
@@ -129,20 +136,24 @@ class Level(nn.Module):
 class ArmNet(nn.Module):
     """Draws the arm, and nothing else, from its pose.
 
-    Drawn from that rather than from earlier frames it stays as sharp in a dream's last frame as in its first.
+    Drawn from that rather than from earlier frames it stays as sharp in a dream's last frame as in its first. Where its
+    links are follows from the joints by the robot's own geometry, and is marked in the picture: where the hand is out
+    of it, nothing else says where to draw.
 
     Args:
         side: of the coarsest level, a sixteenth of the picture's.
         joints: J.
         width: channels of the finest level.
+        camera: projects places to the picture.
+        links: the robot's forward kinematics.
     """
 
     camera: Tensor
 
-    def __init__(self, side: int, joints: int, width: int = 16, *, camera: Camera) -> None:
+    def __init__(self, side: int, joints: int, width: int = 16, *, camera: Camera, links: Links) -> None:
         super().__init__()
         c1, c2, c3, hidden = width, 3 * width, 6 * width, 16 * width
-        self.side = side
+        self.side, self.links = side, links
         self.register_buffer("camera", torch.tensor(camera), persistent=False)
         self.told = nn.Sequential(
             nn.Linear((3 + joints) * WAVES, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
@@ -165,9 +176,10 @@ class ArmNet(nn.Module):
             pose: (B, 3 + J) the hand's place, then the joints, about unit scale.
         """
         told = self.told(features(pose))
-        hand = seen_at(pose[:, :3], self.camera)
+        places = torch.cat([pose[:, None, :3], self.links(pose)], dim=1)
+        marks = [seen_at(place, self.camera) for place in places.unbind(dim=1)]
         x = self.grid(told).unflatten(1, (-1, self.side, self.side))
         for level in (self.level_16, self.level_32, self.level_64):
-            x = level(x, told, hand)
+            x = level(x, told, marks)
         colours, covers = self.out(x).split([3, 1], dim=1)
         return colours, covers

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidvla.nn.arm import MAPS, PLACE_DIM, ArmNet, Camera, HandNet, JointNet, features, hand_maps, seen_at
+from vidvla.nn.arm import MAPS, PLACE_DIM, ArmNet, Camera, HandNet, JointNet, Links, features, hand_maps, seen_at
 from vidvla.nn.conv import ResBlock
 from vidvla.nn.dit import DiTBlock, grid_positions, sinusoidal
 from vidvla.nn.touch import FIRST, THINGS
@@ -70,6 +70,7 @@ class DynamicsNet(nn.Module):
         joints: J, of the robot.
         size: side of the frames in pixels.
         camera: projects places to the picture.
+        links: the robot's forward kinematics.
     """
 
     positions: Tensor
@@ -78,7 +79,7 @@ class DynamicsNet(nn.Module):
 
     def __init__(
         self, history: int, told: int, action_dim: int, width: int = 16, layers: int = 4, entry: ActionEntry = "concat",
-        *, joints: int, size: int, camera: Camera,
+        *, joints: int, size: int, camera: Camera, links: Links,
     ) -> None:  # fmt: skip
         super().__init__()
         self.history, self.told, self.action_dim, self.entry = history, told, action_dim, entry
@@ -95,7 +96,7 @@ class DynamicsNet(nn.Module):
         self.level = nn.Sequential(nn.Linear(64, d), nn.SiLU(), nn.Linear(d, d))
         self.hand = HandNet(told, action_dim)
         self.joints = JointNet(joints, told)
-        self.arm = ArmNet(size // 16, joints, width, camera=camera)
+        self.arm = ArmNet(size // 16, joints, width, camera=camera, links=links)
         self.place = nn.Sequential(nn.Linear(2 * PLACE_DIM, d), nn.SiLU(), nn.Linear(d, d))
         self.aim = nn.Linear(d, d)
         heads = max(d // 32, 1)

@@ -66,6 +66,18 @@ DEEP, DEEP_TASKS = -0.15, ("faucet-close", "faucet-open")
 JOINT_COUNT = 9
 """The seven of the arm, radians, then those of the fingers, metres: closing, the first rises and the second falls."""
 
+LINKS = (
+    ((0.0, 0.0, 0.08), (1.0, 0.0, 0.0, 0.0)),
+    ((0.081, 0.05, 0.237), (0.5, -0.5, 0.5, 0.5)),
+    ((0.0, -0.14, 0.1425), (0.7071068, 0.7071068, 0.0, 0.0)),
+    ((0.0, -0.042, 0.26), (0.7071068, -0.7071068, 0.0, 0.0)),
+    ((0.0, -0.125, -0.1265), (0.7071068, 0.7071068, 0.0, 0.0)),
+    ((0.0, 0.031, 0.275), (0.7071068, -0.7071068, 0.0, 0.0)),
+    ((0.0, -0.11, 0.1053), (0.0616248, 0.06163, -0.7044161, 0.7044161)),
+)
+"""Where each of the arm's seven links begins in the one before, metres, and how it is turned there, a quaternion (w, x,
+y, z), while its joint, about its own third axis, is at zero. A test compares them with the simulator's."""
+
 THING_COUNT = 17
 """Of two things that a scene holds, place (3), metres, and quaternion (4); then the place (3) of its goal, the hoop,
 peg or shelf. All as the package observes them: zeros where there is no second thing, or none that turns."""
