@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from test_app import CHROMIUM, CHROMIUM_OPTIONS
+from browser import in_browser, served, visit
 
 from app import acting, words
 from app.acting import Acted, Question, Started
-from app.main import launch
 from app.session import Asked, Failed
 from app.tabs import act, leaderboard
 from app.tabs.act import Act
@@ -263,29 +261,16 @@ def test_the_shipped_board_states_versions_and_protocol(service: Service) -> Non
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    served, url = launch(service, "127.0.0.1", port, episode_steps=LIMIT, block=False)
-    yield url
-    served.close()
+    with served(service, episode_steps=LIMIT) as url:
+        yield url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.timeout(1200)
+@in_browser
 @needs_simulator
 def test_a_person_lets_them_act_and_looks_back(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        tab = browser.new_page(viewport={"width": 1366, "height": 768})
-        tab.set_default_timeout(240_000)
-        tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda e: complaints.append(str(e)))
-        tab.goto(address)
+    with visit(address) as tab:
         tab.get_by_role("tab", name="Act", exact=True).click()
         expect(tab.locator("#card-act .vv-preview img")).to_be_visible()
         expect(tab.locator("#card-leaderboard table")).to_be_visible()
@@ -298,5 +283,3 @@ def test_a_person_lets_them_act_and_looks_back(address: str) -> None:
         expect(column.get_by_text("Look 1")).to_be_visible()
         column.locator(".vv-chips label").nth(1).click()
         expect(column.get_by_text("Look 2")).to_be_visible()
-        browser.close()
-    assert complaints == []

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
-import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from browser import in_browser, served, visit
 from PIL import Image
 
 from app import session, show, words
-from app.main import build, launch
+from app.main import build
 from app.session import SAMPLE, SCENE, UPLOAD, Answer, Begun, Failed, Form, Known
 from app.tabs import card as cards
 from app.tabs import compare, models, panel
@@ -28,11 +27,6 @@ from vidvla.samples import Sample
 from vidvla.service import HORIZON, Service
 from vidvla.types import Request, Rollout
 
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 FILMING = ("gr2", "unipi")
 
 
@@ -381,33 +375,15 @@ def test_badges_say_how_it_ended() -> None:
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
     """The page, served with short episodes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page, url = launch(service, "127.0.0.1", port, episode_steps=8, block=False)
-    yield url
-    page.close()
+    with served(service, episode_steps=8) as url:
+        yield url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.timeout(1200)
+@in_browser
 def test_a_person_predicts_looks_and_executes(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    outside: list[str] = []
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
-        page.set_default_timeout(240_000)
-        page.on(
-            "request",
-            lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url),
-        )
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.goto(address)
+    with visit(address) as page:
         expect(page.locator(".vv-preview img")).to_be_visible()
 
         page.get_by_label("Instruction").fill("")
@@ -437,6 +413,3 @@ def test_a_person_predicts_looks_and_executes(address: str) -> None:
         expect(card.locator(".vv-badge")).to_contain_text("after")
         page.get_by_role("tab", name="Models").click()
         expect(page.locator(".vv-models article")).to_have_count(len(FILMING))
-        browser.close()
-    assert outside == []
-    assert complaints == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,10 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from test_app import CHROMIUM, CHROMIUM_OPTIONS
+from browser import in_browser, served, visit
 
 from app import looking
 from app.looking import Inspection
-from app.main import launch
 from app.session import SAMPLE, Form
 from app.tabs import attention
 from app.tabs.attention import Inspector, View
@@ -209,28 +207,15 @@ def test_looking_names_attention_and_gradients_as_such(page: Inspector, name: st
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    served, url = launch(service, "127.0.0.1", port, block=False)
-    yield url
-    served.close()
+    with served(service) as url:
+        yield url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.timeout(1200)
+@in_browser
 def test_a_person_looks_inside(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        tab = browser.new_page(viewport={"width": 1366, "height": 768})
-        tab.set_default_timeout(240_000)
-        tab.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda e: complaints.append(str(e)))
-        tab.goto(address)
+    with visit(address) as tab:
         tab.get_by_role("tab", name="Attention").click()
         expect(tab.locator("#card-attention .vv-preview img")).to_be_visible()
         tab.click("#vv-look")
@@ -247,5 +232,3 @@ def test_a_person_looks_inside(address: str) -> None:
         expect(said).not_to_have_attribute("src", before or "")
         tab.locator("#card-attention .vv-chips label", has_text="Baseline").click()
         expect(tab.locator(".vv-inspect").get_by_text("gradient saliency").first).to_be_visible()
-        browser.close()
-    assert complaints == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from browser import in_browser, served, visit
 from PIL import Image
 
 from app import session, show
 from app.blocks import Blocks
-from app.main import launch
 from app.session import SAMPLE, UPLOAD, Answer, Asked, Begun, Event, Failed, Form, Forming, Varied
 from app.tabs import card as cards
 from app.tabs import compare, panel, variants
@@ -31,11 +30,6 @@ from vidvla.samples import Sample
 from vidvla.service import Service
 from vidvla.types import Control, Request, Rollout
 
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 TARGET_STEP = 12
 
 
@@ -385,9 +379,8 @@ def address() -> Iterator[str]:
     """The page with one family that answers and one that runs out of memory."""
     tiny = BehaviourCloning.tiny()
     greedy = Greedy(tiny.net, tiny.config, tiny.scale, tiny.device)
-    page, url = launch(sampled(Service(loaded={"gr2": aiming(), "bc": greedy})), episode_steps=8, block=False)
-    yield url
-    page.close()
+    with served(sampled(Service(loaded={"gr2": aiming(), "bc": greedy})), episode_steps=8) as url:
+        yield url
 
 
 @pytest.mark.parametrize("door", ["/predict", "/look_inside", "/act"])
@@ -415,20 +408,11 @@ def unfold(page: Any, fold: Any) -> None:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.timeout(1200)
+@in_browser
 def test_a_person_varies_a_question(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        page = browser.new_page(viewport={"width": 1366, "height": 900})
-        page.set_default_timeout(240_000)
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.goto(address)
+    with visit(address, height=900) as page:
         page.locator(".vv-segments").get_by_text("Sample").click()
         expect(page.get_by_label("Instruction")).to_have_value("open the door")
         card = page.locator("#card-gr2")
@@ -458,5 +442,3 @@ def test_a_person_varies_a_question(address: str) -> None:
             "new Set([...document.querySelectorAll('#vv-cards > *')].filter((card) => card.offsetHeight)"
             ".map((card) => card.offsetLeft)).size === 1"
         )
-        browser.close()
-    assert complaints == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from test_app import CHROMIUM, CHROMIUM_OPTIONS
+from browser import in_browser, served, visit
 
-from app.main import build, launch
+from app.main import build
 from app.tabs import dreams, evolution
 from app.tabs.dreams import Live
 from app.tabs.evolution import Evolving
@@ -268,31 +267,16 @@ def test_families_that_know_only_some_tasks_say_so() -> None:
 def address(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The page, served with short runs and a small figure file."""
     monkeypatch.setattr(dreams.build, "__defaults__", (4, ranking_file(tmp_path)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page, url = launch(service, "127.0.0.1", port, episode_steps=4, block=False)
-    yield url
-    page.close()
+    with served(service, episode_steps=4) as url:
+        yield url
 
 
 @needs_simulator
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-@pytest.mark.timeout(1200)
+@in_browser
 def test_a_person_runs_both_cards(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    outside: list[str] = []
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
-        page.set_default_timeout(240_000)
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else outside.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.goto(address)
+    with visit(address) as page:
         page.get_by_role("tab", name="Dreams").click()
         for name in ("policies", "evolution"):
             card = page.locator(f"#card-{name}")
@@ -307,6 +291,3 @@ def test_a_person_runs_both_cards(address: str) -> None:
         page.get_by_role("tab", name="Dreams").click()
         page.wait_for_timeout(1500)  # what a tab does when it is opened again would come by now
         expect(page.locator(".vv-dreams .vv-badge")).to_have_count(4)
-        browser.close()
-    assert outside == []
-    assert complaints == []

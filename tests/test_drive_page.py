@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import socket as sockets
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from browser import in_browser, needs_chromium, served, visit
 from drives import tiny_service
-from test_app import CHROMIUM, CHROMIUM_OPTIONS
 
 from app import pictures
-from app.main import launch
 from app.speed import drive_speed
 from app.tabs import drive as drive_tab
 from vidvla.service import Service
+
+SOCKETS = (
+    "window.sockets = []; window.WebSocket = class extends WebSocket {"
+    " constructor(...values) { super(...values); window.sockets.push(this); } };"
+)
+"""Keeps the page's sockets where a test can close them."""
 
 
 @pytest.fixture(scope="module")
@@ -26,42 +30,22 @@ def service() -> Service:
 
 @pytest.fixture(scope="module")
 def address(service: Service) -> Iterator[str]:
-    with sockets.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page, url = launch(service, "127.0.0.1", port, block=False)
-    yield url
-    page.close()
+    with served(service) as url:
+        yield url
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_chromium
 def test_the_pages_own_speed_is_counted() -> None:
     (row,) = drive_speed(tiny_service(), "wma", seconds=3)
     assert row.metric == "drive_steps_per_second" and row.n == 3 and row.value > 0
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@in_browser
 @pytest.mark.skipif(importlib.util.find_spec("websockets") is None, reason="needs websockets")
-@pytest.mark.timeout(1200)
 def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
-    expect.set_options(timeout=240_000)
-    outside: list[str] = []
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS), timeout=240_000)
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
-        page.set_default_timeout(240_000)
-        inside = (address, address.replace("http", "ws"), "data:", "blob:")
-        page.on("request", lambda r: None if r.url.startswith(inside) else outside.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.add_init_script(
-            "window.sockets = []; window.WebSocket = class extends WebSocket {"
-            " constructor(...values) { super(...values); window.sockets.push(this); } };"
-        )
-        page.goto(address)
+    with visit(address, script=SOCKETS) as page:
         page.get_by_role("tab", name="Drive").click()
         step = page.locator("[data-step]")
         expect(page.locator("[data-do=hold]")).to_be_enabled()
@@ -142,6 +126,3 @@ def test_a_person_drives_rewinds_branches_and_exports(address: str) -> None:
         assert page.evaluate("document.querySelector('[data-timeline]').max") != "403"
         page.set_input_files("[data-actions]", {"name": "a.csv", "mimeType": "text/csv", "buffer": b"what"})
         expect(page.locator("[data-say] .vv-error")).to_contain_text("Expected actions")
-        browser.close()
-    assert outside == []
-    assert complaints == []
