@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vidvla import checkpoint
 from vidvla.data.clips import EpisodeStore, StoredEpisode, draw
 from vidvla.families.base import Context, Phase, fit_square, read_config
-from vidvla.foundation.pose import KINDS, POSE, Seen, metres, unit_pose, unit_things
+from vidvla.foundation.pose import KINDS, POSE, Seen, metres, unit_links, unit_pose, unit_things
 from vidvla.nn.sight import Sight
 from vidvla.nn.touch import FIRST, GOAL, SECOND, THINGS, TURN
 from vidvla.pixels import to_float
@@ -121,16 +121,19 @@ class ReaderStage:
 
     def loss(self, model: nn.Module, batch: ReaderBatch, generator: torch.Generator) -> dict[str, Tensor]:
         pose, things, kinds, logits = model(to_float(batch.frames))
-        missed, where = pose - unit_pose(batch.poses), things - unit_things(batch.things)
+        true = unit_pose(batch.poses)
+        missed, where = pose - true, things - unit_things(batch.things)
         distance, joints = missed[:, :3].norm(dim=1).mean(), missed[:, 3:].abs().mean()
+        # the links that are seen say where a hand beyond the picture's edge is
+        links = (unit_links(pose) - unit_links(true)).norm(dim=2).mean()
         first, second, goal = (where[:, part].norm(dim=1).mean() for part in (FIRST, SECOND, GOAL))
         turn = where[:, TURN].abs().mean()
         kind = F.cross_entropy(kinds, batch.task)
         told = F.binary_cross_entropy_with_logits(logits.gather(1, batch.task[:, None])[:, 0], batch.fulfilled)
-        loss = distance + joints + first + second + goal + turn + told + kind
+        loss = distance + joints + links + first + second + goal + turn + told + kind
         return {
-            "loss": loss, "hand_cm": 10 * distance, "joints": joints, "thing_cm": 10 * first, "turn": turn,
-            "goal_cm": 10 * goal, "kind": kind, "fulfilled": told,
+            "loss": loss, "hand_cm": 10 * distance, "links_cm": 10 * links, "joints": joints,
+            "thing_cm": 10 * first, "turn": turn, "goal_cm": 10 * goal, "kind": kind, "fulfilled": told,
         }  # fmt: skip
 
     def data_used(self) -> dict[str, int]:
