@@ -264,7 +264,8 @@ MEASURES = {
         seeds=range(500_000, 500_003), worded=False,
     ),
     "following": Measure(
-        "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds)), worded=False
+        "following.json", _dreaming(lambda f, j: measure_following(f, j.tasks, j.seeds)),
+        seeds=range(500_000, 500_040), worded=False,
     ),
     "conditioning": Measure(
         "conditioning.json", _dreaming(lambda f, j: measure_conditioning(f, j.tasks, j.seeds)), worded=False
